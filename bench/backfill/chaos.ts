@@ -1,0 +1,233 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+import { Command } from 'commander';
+import { Redis } from 'ioredis';
+import type pg from 'pg';
+
+import { openPool } from '../../src/backfill/database.ts';
+import { start } from '../../src/backfill/runs.ts';
+import { readStatus } from '../../src/backfill/status.ts';
+import type { RunOptions } from '../../src/backfill/step.ts';
+import { TRANSFORMS } from '../../src/backfill/transforms/index.ts';
+import { verify } from '../../src/backfill/verify.ts';
+import type { Ground } from '../../src/demo/ground.ts';
+import type { QueueLocation } from '../../src/queues/backend.ts';
+import { onOwnGround } from '../ground.ts';
+import { wholeNumber } from './command.ts';
+import { copyDatabase, seedPlainRows, withClient } from './data.ts';
+import { startWriters, type Ledger } from './writers.ts';
+
+/** What `--report` writes. */
+interface ChaosReport {
+  ok: boolean;
+  kills: number;
+  /** Rows that lack a value in the end. */
+  missed: number;
+  /** Values of the application that were replaced. */
+  overwritten: number;
+  /** Deleted rows that are there. */
+  resurrected: number;
+  /** Chunks that another worker took over, and that may have been done in part before. */
+  repeatedChunks: number;
+  /** Whether the tables equal those of a run on the same data that nobody disturbed. */
+  hashEqual: boolean;
+}
+
+const ROWS = 6000;
+const WORKERS = 2;
+/** Chunks that are committed between two kills, at least: who is killed is at work. */
+const CHUNKS_PER_KILL = 20;
+const REST_MS = 20;
+const CHUNK_ROWS = 25;
+const NAMES = TRANSFORMS.map(({ name }) => name);
+
+async function chaos(ground: Ground, wantedKills: number): Promise<ChaosReport> {
+  const { databaseUrl, queue } = ground;
+  await seedPlainRows(databaseUrl, ROWS);
+  const pool = openPool(databaseUrl, 4);
+  const begin = async (options: Partial<RunOptions>) => {
+    for (const transform of TRANSFORMS) await start(pool, transform, options);
+  };
+  await begin({ maxChunkRows: CHUNK_ROWS, restMs: REST_MS });
+  const writers = startWriters(databaseUrl, ROWS);
+  const workers = Array.from({ length: WORKERS }, () => startWorker(ground));
+
+  let kills = 0;
+  let queueFlushes = 0;
+  while (kills < wantedKills) {
+    const until = (await committedChunks(pool)) + CHUNKS_PER_KILL * (1 + Math.random());
+    while ((await committedChunks(pool)) < until) {
+      await begin({ maxChunkRows: CHUNK_ROWS, restMs: REST_MS }); // whatever has ended begins anew
+      await sleep(20 + Math.random() * 50);
+    }
+    const victim = Math.floor(Math.random() * WORKERS);
+    await kill(workers[victim] as ChildProcess);
+    kills++;
+    if (kills % Math.max(2, Math.ceil(wantedKills / 4)) === 1) {
+      await flush(queue, pool);
+      queueFlushes++;
+    }
+    workers[victim] = startWorker(ground);
+    const done = (await readStatus(pool, NAMES)).map(
+      ({ table, fraction }) => `${table} ${Math.floor(100 * fraction)}%`,
+    );
+    console.log(`kill ${kills}, queue flushed ${queueFlushes} times: ${done.join(', ')}`);
+  }
+  await writers.stop();
+  await finished(pool);
+  await begin({}); // what came in after the moment that a run ended at
+  await finished(pool);
+  await Promise.all(workers.map(kill));
+
+  const found = await audit(pool, writers.ledger);
+  const { repeatedChunks } = (
+    await pool.query<{ repeatedChunks: number }>(
+      `SELECT sum("revivals")::int AS "repeatedChunks" FROM "BackfillLane"`,
+    )
+  ).rows[0] as { repeatedChunks: number };
+  const disturbed = await digest(pool);
+  await pool.end();
+  const calm = await calmDigest(ground, writers.ledger);
+  const hashEqual = disturbed === calm;
+  const isWhole = found.missed + found.overwritten + found.resurrected === 0;
+  return { ok: isWhole && hashEqual, kills, ...found, repeatedChunks, hashEqual };
+}
+
+async function committedChunks(pool: pg.Pool): Promise<number> {
+  const { rows } = await pool.query<{ n: number }>(
+    `SELECT sum("chunks")::int AS n FROM "BackfillLane"`,
+  );
+  return rows[0]?.n ?? 0;
+}
+
+function startWorker({ databaseUrl, queue, env }: Ground): ChildProcess {
+  const file = fileURLToPath(new URL('worker.ts', import.meta.url));
+  return spawn(process.execPath, ['--import', 'tsx', file, JSON.stringify(queue)], {
+    env: { ...env, DATABASE_URL: databaseUrl, ANNALS_LOG_LEVEL: 'silent' },
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  });
+}
+
+async function kill(worker: ChildProcess): Promise<void> {
+  if (worker.exitCode !== null)
+    throw new Error(`a worker ended by itself, with ${worker.exitCode}`);
+  worker.kill('SIGKILL');
+  await once(worker, 'exit');
+}
+
+/** The queue forgets everything. The servers are our own: nobody else has anything in them. */
+async function flush(queue: QueueLocation, pool: pg.Pool): Promise<void> {
+  if (queue.kind === 'redis') {
+    const redis = new Redis(queue.url);
+    await redis.flushall();
+    redis.disconnect();
+    return;
+  }
+  await pool.query(`DELETE FROM "${queue.prefix}".job`);
+}
+
+/** A worker's lanes are taken over within 60 s; so much may nothing at all happen. */
+async function finished(pool: pg.Pool): Promise<void> {
+  let last = '';
+  for (let quietMs = 0; quietMs < 60_000; quietMs += 100) {
+    const runs = await readStatus(pool, NAMES);
+    if (runs.every(({ status }) => status !== 'running')) return;
+    const now = JSON.stringify(runs.map(({ chunks, phase }) => [chunks, phase]));
+    if (now !== last) quietMs = 0;
+    last = now;
+    await sleep(100);
+  }
+  throw new Error('the backfill has stood still for 60 s');
+}
+
+async function audit(pool: pg.Pool, { inserted, deleted, set }: Ledger) {
+  const verified = await Promise.all(TRANSFORMS.map((transform) => verify(pool, transform)));
+  const count = async (sql: string, params: unknown[]) =>
+    (await pool.query<{ n: number }>(sql, params)).rows[0]?.n ?? NaN;
+  const late = await count(
+    `SELECT count(*)::int AS n FROM unnest($1::text[]) AS x (id)
+     WHERE NOT EXISTS (SELECT FROM "AgentSession" s WHERE s."id" = x.id AND s."sessionPurpose" = 'late' AND s."sessionTags" = '{late}')
+        OR NOT EXISTS (SELECT FROM "ModuleState" s WHERE s."id" = x.id AND s."stateHash" IS NOT NULL)
+        OR NOT EXISTS (SELECT FROM "InteractionMemory" m WHERE m."id" = x.id AND m."confidence" = m."importance")`,
+    [inserted],
+  );
+  return {
+    missed:
+      late +
+      verified.reduce(
+        (sum, { remaining, differing, quarantined }) => sum + remaining + differing + quarantined,
+        0,
+      ),
+    overwritten: await count(
+      `SELECT count(*)::int AS n FROM unnest($1::text[], $2::text[]) AS x (id, purpose) JOIN "AgentSession" s USING (id)
+       WHERE s."sessionPurpose" IS DISTINCT FROM x.purpose`,
+      [[...set.keys()], [...set.values()]],
+    ),
+    resurrected: await count(
+      `SELECT count(*)::int AS n FROM (SELECT "id" FROM "AgentSession" UNION ALL SELECT "id" FROM "ModuleState"
+       UNION ALL SELECT "id" FROM "InteractionMemory") r WHERE "id" = ANY ($1)`,
+      [deleted],
+    ),
+  };
+}
+
+/** Makes the final data plain again, but for what the application set, and runs over it in peace. */
+async function calmDigest(ground: Ground, { set }: Ledger): Promise<string> {
+  const databaseUrl = await copyDatabase(ground.databaseUrl, 'chaos_calm');
+  await withClient(databaseUrl, async (client) => {
+    await client.query(`TRUNCATE "BackfillRun" CASCADE; TRUNCATE "AgentVersion"`);
+    for (const { table, columns } of TRANSFORMS) {
+      const plain = columns.map(({ name, unset }) => `"${name}" = ${unset ?? 'NULL'}`).join(', ');
+      await client.query(`UPDATE "${table}" SET ${plain}`);
+    }
+    await client.query(
+      `UPDATE "AgentSession" s SET "sessionPurpose" = x.purpose FROM unnest($1::text[], $2::text[]) AS x (id, purpose) WHERE s."id" = x.id`,
+      [[...set.keys()], [...set.values()]],
+    );
+  });
+  const queue =
+    ground.queue.kind === 'redis'
+      ? { ...ground.queue, prefix: 'calm' }
+      : { ...ground.queue, url: databaseUrl };
+  const pool = openPool(databaseUrl, 2);
+  for (const transform of TRANSFORMS) await start(pool, transform);
+  const worker = startWorker({ ...ground, databaseUrl, queue });
+  await finished(pool);
+  await kill(worker);
+  const found = await digest(pool);
+  await pool.end();
+  return found;
+}
+
+async function digest(pool: pg.Pool): Promise<string> {
+  const tables = [
+    ...TRANSFORMS.map(
+      ({ table }) =>
+        `SELECT md5(string_agg(t::text, ',' ORDER BY t."id")) AS "it" FROM "${table}" t`,
+    ),
+    `SELECT md5(string_agg(concat_ws(',', "agentId", "versionNumber", "changes", "isActive", "activatedAt", "createdAt"), ';' ORDER BY "agentId")) AS "it" FROM "AgentVersion"`,
+  ];
+  const found = await Promise.all(tables.map((sql) => pool.query<{ it: string }>(sql)));
+  return found.map(({ rows }) => rows[0]?.it).join(' ');
+}
+
+const command = new Command('backfill:chaos')
+  .description(
+    'Kills backfill workers with -9, empties their queue and writes to the tables meanwhile; then compares',
+  )
+  .option('--kills <n>', 'workers to kill', wholeNumber, 30)
+  .option('--report <file>', 'write the outcome as JSON to this file')
+  .addHelpText(
+    'after',
+    '\nExit codes: 0 nothing was missed, overwritten or resurrected, and the tables are equal; 1 otherwise.',
+  );
+
+const options = command.parse().opts<{ kills: number; report?: string }>();
+const report = await onOwnGround((ground) => chaos(ground, options.kills));
+console.table(report);
+if (options.report) writeFileSync(options.report, `${JSON.stringify(report, null, 2)}\n`);
+process.exit(report.ok ? 0 : 1);

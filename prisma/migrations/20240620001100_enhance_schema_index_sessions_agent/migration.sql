@@ -1,0 +1,1 @@
+CREATE INDEX CONCURRENTLY "AgentSession_agentId_startedAt_idx" ON "AgentSession"("agentId", "startedAt");

@@ -1,0 +1,1 @@
+CREATE INDEX CONCURRENTLY "AgentSession_userId_idx" ON "AgentSession"("userId");

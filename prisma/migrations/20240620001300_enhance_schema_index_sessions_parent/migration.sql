@@ -1,0 +1,1 @@
+CREATE INDEX CONCURRENTLY "AgentSession_parentSessionId_idx" ON "AgentSession"("parentSessionId");

@@ -1,0 +1,1 @@
+CREATE INDEX CONCURRENTLY "AgentSession_sessionTags_idx" ON "AgentSession" USING GIN ("sessionTags");

@@ -1,0 +1,1 @@
+CREATE UNIQUE INDEX CONCURRENTLY "ModuleState_previousStateId_key" ON "ModuleState"("previousStateId");

@@ -1,0 +1,1 @@
+CREATE INDEX CONCURRENTLY "ModuleState_sessionId_idx" ON "ModuleState"("sessionId");

@@ -1,0 +1,1 @@
+CREATE INDEX CONCURRENTLY "InteractionMemory_agentId_createdAt_idx" ON "InteractionMemory"("agentId", "createdAt");

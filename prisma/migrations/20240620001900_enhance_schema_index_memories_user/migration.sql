@@ -1,0 +1,1 @@
+CREATE INDEX CONCURRENTLY "InteractionMemory_userId_idx" ON "InteractionMemory"("userId");

@@ -1,0 +1,1 @@
+CREATE INDEX CONCURRENTLY "InteractionMemory_sessionId_idx" ON "InteractionMemory"("sessionId");

@@ -1,0 +1,131 @@
+import { setInterval as every } from 'node:timers';
+
+import type { Job } from 'bullmq';
+
+import { Closer } from '../closer.ts';
+import { createPrismaClient } from '../database/client.ts';
+import { serverMessage } from '../database/faults.ts';
+import type { Logger } from '../logger.ts';
+import {
+  openTaskQueue,
+  openTaskWorker,
+  prepareQueues,
+  type QueueLocation,
+} from '../queues/backend.ts';
+import { openPool } from './database.ts';
+import { createThrottle } from './throttle.ts';
+import { transformOf } from './transforms/index.ts';
+import { workLane, type Step, type Task, type Workbench } from './step.ts';
+
+export interface BackfillWorkerOptions {
+  databaseUrl: string;
+  queue: QueueLocation;
+  log: Logger;
+  /** Chunks that this process works on at once. Default 2. */
+  concurrency?: number;
+  /** Milliseconds between two looks for lanes that are due. Default 1,000. */
+  lookEveryMs?: number;
+  /** Milliseconds after which a lane that nobody moves on is given to another worker. Default 10,000. */
+  leaseMs?: number;
+  /** Milliseconds after which the job of a worker that died is given to another. Default 15,000. */
+  jobLockMs?: number;
+}
+
+export interface BackfillWorker {
+  /** Looks for lanes that are due, now. */
+  look(): Promise<void>;
+  /** Finishes the chunks that are under way and closes every connection. Never rejects. */
+  stop(deadlineMs: number): Promise<void>;
+}
+
+/**
+ * Works on the chunks of whatever backfills are running, and looks regularly for lanes whose task
+ * the queue has lost. It costs one small query a second while there is nothing to do.
+ */
+export async function startBackfillWorker(options: BackfillWorkerOptions): Promise<BackfillWorker> {
+  const { databaseUrl, queue: location, log, concurrency = 2 } = options;
+  const closer = new Closer(log);
+  const prisma = createPrismaClient(databaseUrl, {
+    poolSize: 1,
+    applicationName: 'annals backfill',
+  });
+  closer.add('backfill database', () => prisma.$disconnect());
+  const pool = openPool(databaseUrl, concurrency + 2);
+  closer.add('backfill pool', () => pool.end());
+
+  await prepareQueues(location);
+  const throttle = createThrottle(pool, location);
+  closer.add('event queues', () => throttle.close());
+  const bench: Workbench = { pool, prisma, log, throttle, leaseMs: options.leaseMs ?? 10_000 };
+  const queue = openTaskQueue<Task>(location, 'backfill');
+  queue.on('error', () => {}); // a call that matters rejects
+  closer.add('backfill queue', () => queue.close());
+
+  const send = async ({ next }: Step) => {
+    if (!next) return;
+    const { delayMs, ...task } = next;
+    // A table that may have few lanes goes first: it would be at work long after the others.
+    const priority = Math.min(transformOf(task.table).maxLanes ?? 10, 10);
+    await queue.add('chunk', task, { priority, ...(delayMs > 0 && { delay: delayMs }) });
+  };
+  let looking: Promise<void> | undefined;
+  const look = () => {
+    looking ??= reviveLanes(bench, send)
+      .catch((error: unknown) => log.debug({ reason: serverMessage(error) }, 'could not look'))
+      .finally(() => (looking = undefined));
+    return looking;
+  };
+
+  const process = async (job: Job<Task>) => {
+    const step = await workLane(bench, job.data);
+    // A task that the queue does not take now is made anew when the lane's lease has run out.
+    await send(step).catch((error: unknown) =>
+      log.warn({ reason: serverMessage(error) }, 'the queue does not take the next chunk'),
+    );
+    if (step.lanesChanged) await look();
+    if (step.rows === undefined) return { rows: 0 };
+    const { phase, table } = job.data;
+    await job.log(`${phase} ${table}: ${step.rows} rows in ${step.tookMs} ms`).catch(() => {});
+    return { rows: step.rows };
+  };
+  const worker = openTaskWorker(location, 'backfill', process, {
+    concurrency,
+    lockDuration: options.jobLockMs ?? 15_000,
+  });
+  worker.on('error', (error) => log.warn({ reason: error.message }, 'queue error'));
+  const timer = every(() => void look(), options.lookEveryMs ?? 1000);
+  closer.add(
+    'backfill worker',
+    async () => {
+      clearInterval(timer);
+      await worker.pause();
+      await worker.close(true);
+      await looking;
+    },
+    () => worker.close(true),
+  );
+  void look();
+  return { look, stop: (deadlineMs) => closer.close(deadlineMs) };
+}
+
+/**
+ * Gives lanes that are due a new token and a new task. A lane whose chunk is being committed is
+ * locked, and left alone: its worker lives. `revivals` counts the chunks that may be repeated, so
+ * lanes that were only waiting to be begun do not count.
+ */
+async function reviveLanes(bench: Workbench, send: (step: Step) => Promise<void>): Promise<void> {
+  const { rows } = await bench.pool.query<Task>(
+    `WITH due AS (
+       SELECT l."id", r."tableName" FROM "BackfillLane" l JOIN "BackfillRun" r ON r."id" = l."runId"
+       WHERE r."status" = 'running' AND NOT l."isDone" AND l."dueAt" <= now() AT TIME ZONE 'utc'
+       ORDER BY l."id" FOR NO KEY UPDATE OF l SKIP LOCKED
+     )
+     UPDATE "BackfillLane" l
+     SET "token" = "token" + 1, "revivals" = "revivals" + ("token" > 0)::int,
+       "dueAt" = now() AT TIME ZONE 'utc' + $1 * interval '1 ms'
+     FROM due WHERE l."id" = due."id"
+     RETURNING l."id" AS "lane", l."token", l."phase", due."tableName" AS "table"`,
+    [bench.leaseMs],
+  );
+  for (const task of rows) await send({ next: { ...task, delayMs: 0 } });
+}

@@ -1,0 +1,55 @@
+import { once } from 'node:events';
+
+import { startBackfillWorker } from '../../backfill/worker.ts';
+import { InterruptedError } from '../../errors.ts';
+import { EVENT_KINDS } from '../../queues/catalogue.ts';
+import { startWorkers } from '../../workers/runtime.ts';
+import { inEnvironment } from '../environment.ts';
+import { ensureSchema } from '../schema.ts';
+import { table } from '../table.ts';
+
+const TOTALS_EVERY_MS = 60_000;
+
+export async function work(options: { json?: boolean }): Promise<void> {
+  await inEnvironment({ ...options, needs: 'all' }, async (environment) => {
+    const { closer, config, log, remainingMs, result, say, stopping } = environment;
+    await ensureSchema(environment);
+    const workers = await startWorkers({ ...environment, config });
+    closer.add('workers', () => workers.stop(remainingMs()));
+    const backfill = await startBackfillWorker({
+      ...environment,
+      jobLockMs: config.ANNALS_JOB_LOCK_MS,
+    });
+    closer.add('backfill', () => backfill.stop(remainingMs()));
+    say(`Writing ${EVENT_KINDS.join(', ')}, and whatever backfills are running; Ctrl-C stops`);
+
+    let reported = JSON.stringify({});
+    const totals = setInterval(() => {
+      const stats = workers.stats();
+      if (JSON.stringify(stats) === reported) return; // nobody wants to hear of idleness
+      reported = JSON.stringify(stats);
+      for (const [queue, totals] of Object.entries(stats)) {
+        if (totals.statements > 0) log.info({ queue, ...totals }, 'totals');
+      }
+    }, TOTALS_EVERY_MS);
+    if (!stopping.aborted) await once(stopping, 'abort');
+    clearInterval(totals);
+
+    await Promise.all([workers.stop(remainingMs()), backfill.stop(remainingMs())]);
+    const stats = workers.stats();
+    result(
+      { queues: stats },
+      table(
+        ['queue', 'inserted', 'duplicates', 'waited', 'refused'],
+        Object.entries(stats).map(([queue, { inserted, duplicates, waiting, refused }]) => [
+          queue,
+          inserted,
+          duplicates,
+          waiting,
+          refused,
+        ]),
+      ),
+    );
+    return stopping.reason instanceof InterruptedError ? 0 : 1;
+  });
+}

@@ -1,0 +1,128 @@
+import type { Command } from 'commander';
+
+export interface BackfillOptions {
+  json?: boolean;
+}
+
+export interface StartOptions extends BackfillOptions {
+  dryRun?: boolean;
+  detach?: boolean;
+  targetMs: string;
+  lanes: string;
+  maxChunkRows: string;
+  restMs: string;
+  maxLagMs: string;
+  lagQuery?: string;
+  maxWaitMs: string;
+  maxVacuumMs: string;
+  maxWriteMs: string;
+  maxQueuedJobs: string;
+}
+
+/** As text, as they come from a command line. */
+export const START_DEFAULTS = {
+  targetMs: '500',
+  lanes: '2',
+  maxChunkRows: '100000',
+  restMs: '0',
+  maxLagMs: '5000',
+  maxWaitMs: '1000',
+  maxVacuumMs: '30000',
+  maxWriteMs: '2000',
+  maxQueuedJobs: '1000',
+} satisfies StartOptions;
+
+export function addBackfill(program: Command): void {
+  const backfill = program
+    .command('backfill')
+    .description('fill in the enhanced columns of existing rows, while the tables are in use')
+    .addHelpText(
+      'after',
+      `
+Tables: agent-sessions, module-states, agents, interaction-memories (default: all). A run lives in
+PostgreSQL: it survives the end of any process, and every \`annals worker\` works on it. Commands take
+effect within two seconds and may be repeated.
+
+Examples:
+  $ annals backfill start --dry-run            look at a sample, before and after; change nothing
+  $ annals backfill start                      start, work on it here, and watch
+  $ annals backfill pause agents               hold one table; resume goes on
+  $ annals backfill rollback                   take back all that backfills have written`,
+    );
+
+  const command = (name: string, description: string) =>
+    backfill
+      .command(name)
+      .description(description)
+      .argument('[tables...]', 'names of tables (default: all)')
+      .option('--json', 'print the outcome as JSON');
+
+  command('start', 'start runs, work on them here until they end, and show how far they are')
+    .option('--dry-run', 'fill in a sample, show it, roll it back, and estimate the time')
+    .option('--detach', 'only start; workers do the work')
+    .option('--target-ms <ms>', 'milliseconds that a chunk should take', START_DEFAULTS.targetMs)
+    .option('--lanes <n>', 'key ranges of a table that are worked on at once', START_DEFAULTS.lanes)
+    .option('--max-chunk-rows <n>', 'rows in a chunk at most', START_DEFAULTS.maxChunkRows)
+    .option('--rest-ms <ms>', 'rest after each chunk of a lane', START_DEFAULTS.restMs)
+    .option('--max-lag-ms <ms>', 'hold while a replica is further behind', START_DEFAULTS.maxLagMs)
+    .option('--lag-query <sql>', 'what gives that lag in ms (default: pg_stat_replication)')
+    .option(
+      '--max-wait-ms <ms>',
+      'hold while a session waits longer for a lock',
+      START_DEFAULTS.maxWaitMs,
+    )
+    .option(
+      '--max-vacuum-ms <ms>',
+      'hold while a vacuum of the table runs longer',
+      START_DEFAULTS.maxVacuumMs,
+    )
+    .option(
+      '--max-write-ms <ms>',
+      'hold while a write of event workers takes longer',
+      START_DEFAULTS.maxWriteMs,
+    )
+    .option(
+      '--max-queued-jobs <n>',
+      'hold while more jobs wait in an event queue',
+      START_DEFAULTS.maxQueuedJobs,
+    )
+    .addHelpText(
+      'after',
+      `
+Exits with 0 when all runs have completed (nothing remaining, nothing differing), and with 1
+otherwise. Ctrl-C ends the work here; the runs go on where workers run, or with the next start.`,
+    )
+    .action(async (tables: string[], options: StartOptions) => {
+      const { startRuns } = await import('./actions/backfill.ts');
+      await startRuns(tables, options);
+    });
+
+  command('status', 'show the latest run of each table').action(
+    async (tables: string[], options: BackfillOptions) => {
+      const { showStatus } = await import('./actions/backfill.ts');
+      await showStatus(tables, options);
+    },
+  );
+
+  command(
+    'verify',
+    'compare what rows hold with what they should hold; exit with 1 if any differ',
+  ).action(async (tables: string[], options: BackfillOptions) => {
+    const { verifyTables } = await import('./actions/backfill.ts');
+    await verifyTables(tables, options);
+  });
+
+  const steering = {
+    pause: 'hold runs after the chunks that are under way',
+    resume: 'go on with runs that are paused',
+    cancel: 'end runs where they are; what they did stays',
+    retry: 'try again what is in quarantine, or a run that failed',
+    rollback: 'take back what backfills wrote and nobody has changed since',
+  } as const;
+  for (const [name, description] of Object.entries(steering)) {
+    command(name, description).action(async (tables: string[], options: BackfillOptions) => {
+      const { steerRuns } = await import('./actions/backfill.ts');
+      await steerRuns(name as keyof typeof steering, tables, options);
+    });
+  }
+}

@@ -1,0 +1,147 @@
+import { existsSync } from 'node:fs';
+
+import { z } from 'zod';
+
+import { ConfigError } from './errors.ts';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+const integer = (min: number, max: number) =>
+  z.coerce.number({ error: 'takes a whole number' }).int().min(min).max(max);
+
+/** A connection URL of one of `schemes`; the value itself is never repeated in a fault. */
+const url = (...schemes: string[]) =>
+  z.string().refine((text) => URL.canParse(text) && schemes.includes(new URL(text).protocol), {
+    error: `takes a URL beginning with ${schemes.map((scheme) => `${scheme}//`).join(' or ')}`,
+  });
+
+interface Setting<T extends z.ZodType = z.ZodType> {
+  schema: T;
+  /** For people: what it is for, with its unit. */
+  about: string;
+  /** Never printed. */
+  secret?: boolean;
+}
+
+const setting = <T extends z.ZodType>(schema: T, about: string, secret = false): Setting<T> => ({
+  schema,
+  about,
+  secret,
+});
+
+/**
+ * Every environment variable that Annals reads, and the only place that reads them. README's
+ * configuration table is held equal to this table by a test.
+ */
+export const SETTINGS = {
+  DATABASE_URL: setting(
+    url('postgresql:', 'postgres:').optional(),
+    'PostgreSQL 15 or later. Unset: an embedded PostgreSQL that keeps its data in `ANNALS_DATA_DIR`.',
+    true,
+  ),
+  REDIS_URL: setting(
+    url('redis:', 'rediss:').optional(),
+    'Redis 6.2 or later, or Valkey. Unset: a private `redis-server` where that program is on the PATH, else queues on PostgreSQL.',
+    true,
+  ),
+  ANNALS_QUEUE_BACKEND: setting(
+    z.enum(['auto', 'redis', 'postgres']).default('auto'),
+    'Where the queues live: `redis`, `postgres`, or `auto` (Redis if `REDIS_URL` is set or `redis-server` is on the PATH).',
+  ),
+  ANNALS_QUEUE_PREFIX: setting(
+    z
+      .string()
+      .regex(/^[a-z][a-z0-9_]{0,39}$/, {
+        error: 'takes 1 to 40 of a-z, 0-9 and _, beginning with a letter',
+      })
+      .default('annals'),
+    'Namespace of the queues: the key prefix in Redis, the schema in PostgreSQL.',
+  ),
+  ANNALS_DATA_DIR: setting(
+    z.string().min(1).default('.annals'),
+    'Folder of the embedded servers, relative to the working directory.',
+  ),
+  ANNALS_LOG_LEVEL: setting(
+    z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
+    'Least severe level that is logged.',
+  ),
+  ANNALS_LOG_FORMAT: setting(
+    z.enum(['auto', 'json', 'pretty']).default('auto'),
+    '`auto` is `pretty` on a terminal and `json` elsewhere. Logs go to standard error.',
+  ),
+  ANNALS_DATABASE_POOL_SIZE: setting(
+    integer(1, 200).default(10),
+    'Connections to PostgreSQL that a process opens at most, besides those of PostgreSQL queues.',
+  ),
+  ANNALS_WORKER_CONCURRENCY: setting(
+    integer(1, 1000).default(64),
+    'Jobs of one queue that a worker holds at once; the events of these are written together.',
+  ),
+  ANNALS_BATCH_MAX_ROWS: setting(integer(1, 20_000).default(5000), 'Events in one write at most.'),
+  ANNALS_JOB_LOCK_MS: setting(
+    integer(1000, 600_000).default(15_000),
+    'Milliseconds after which the jobs of a worker that died are given to another.',
+  ),
+  ANNALS_JOB_ATTEMPTS: setting(
+    integer(1, 100).default(8),
+    'Attempts that wait for an unknown reference (back-off 0.5 s, doubling) before the events become a dead letter.',
+  ),
+  ANNALS_SHUTDOWN_DEADLINE_MS: setting(
+    integer(0, 600_000).default(25_000),
+    'Milliseconds in which a process that was told to stop finishes what it holds.',
+  ),
+  ANNALS_PACK_MAX_EVENTS: setting(integer(1, 10_000).default(500), 'Events in one job at most.'),
+  ANNALS_PACK_MAX_BYTES: setting(
+    integer(KIB, 16 * MIB).default(MIB),
+    'Bytes of JSON in one job at most; one larger event travels alone.',
+  ),
+  ANNALS_PACK_MAX_WAIT_MS: setting(
+    integer(0, 50).default(10),
+    'Milliseconds that an event waits for company at most before it is sent.',
+  ),
+  ANNALS_BUFFER_MAX_EVENTS: setting(
+    integer(1, 10_000_000).default(100_000),
+    'Events that a producer holds in memory at most.',
+  ),
+  ANNALS_BUFFER_MAX_BYTES: setting(
+    integer(MIB, 16 * 1024 * MIB).default(64 * MIB),
+    'Bytes of JSON that a producer holds in memory at most.',
+  ),
+} as const;
+
+type Settings = typeof SETTINGS;
+
+/** Parsed configuration, keyed by the name of the variable. */
+export type Config = Readonly<{ [K in keyof Settings]: z.output<Settings[K]['schema']> }>;
+
+/**
+ * Reads and checks the configuration; an empty variable counts as unset.
+ *
+ * @param env - default `process.env`, with a `.env` file of the working directory behind it (what
+ *   the environment sets wins), as Prisma's commands read it
+ * @throws {ConfigError} naming every faulty variable, what it got and what it takes
+ *
+ * @example const config = loadConfig();
+ */
+export function loadConfig(env: NodeJS.ProcessEnv = environment()): Config {
+  const values: Record<string, unknown> = {};
+  const faults: string[] = [];
+  for (const [name, { schema, secret }] of Object.entries<Setting>(SETTINGS)) {
+    const raw = env[name] === '' ? undefined : env[name];
+    const parsed = schema.safeParse(raw);
+    if (parsed.success) values[name] = parsed.data;
+    else {
+      const why = parsed.error.issues.map((issue) => issue.message).join('; ');
+      faults.push(`${name}: got ${secret ? 'a value (hidden)' : JSON.stringify(raw)}; ${why}`);
+    }
+  }
+  if (faults.length > 0)
+    throw new ConfigError(`the configuration is wrong:\n  ${faults.join('\n  ')}`);
+  return Object.freeze(values) as Config;
+}
+
+function environment(): NodeJS.ProcessEnv {
+  if (existsSync('.env')) process.loadEnvFile();
+  return process.env;
+}

@@ -1,0 +1,44 @@
+import { PrismaPg } from '@prisma/adapter-pg';
+
+import { PrismaClient } from '../generated/prisma/client.ts';
+
+export { Prisma, PrismaClient } from '../generated/prisma/client.ts';
+
+export interface DatabaseOptions {
+  /** Connections at most. Default 10. */
+  poolSize?: number;
+  /** Milliseconds to wait for a new connection. Default 5,000. */
+  connectTimeoutMs?: number;
+  /** Shown in `pg_stat_activity`. Default `annals`. */
+  applicationName?: string;
+  /** Whether the process may end while connections are idle, for short scripts. Default false. */
+  exitWhenIdle?: boolean;
+}
+
+/**
+ * Makes a Prisma client on a pool of its own; nothing connects until the first query. Close it
+ * with `$disconnect()`.
+ *
+ * @param databaseUrl - `postgresql://…`
+ *
+ * @example const prisma = createPrismaClient(config.DATABASE_URL);
+ */
+export function createPrismaClient(
+  databaseUrl: string,
+  options: DatabaseOptions = {},
+): PrismaClient {
+  const adapter = new PrismaPg(
+    {
+      connectionString: databaseUrl,
+      max: options.poolSize ?? 10,
+      connectionTimeoutMillis: options.connectTimeoutMs ?? 5000,
+      application_name: options.applicationName ?? 'annals',
+      keepAlive: true,
+      allowExitOnIdle: options.exitWhenIdle ?? false,
+    },
+    // A pool reports an idle connection that the server closed as an error event; the next query
+    // opens a new one, so there is nothing to do about it.
+    { onPoolError: () => {}, onConnectionError: () => {} },
+  );
+  return new PrismaClient({ adapter });
+}

@@ -1,0 +1,159 @@
+import { createHash } from 'node:crypto';
+
+/** Levels of objects and arrays within each other at most; PostgreSQL and JavaScript recurse too. */
+const MAX_DEPTH = 200;
+
+/** Where a value stops being JSON, and why. */
+export interface JsonFault {
+  /** Such as `a.b[3]`; empty for the value itself. */
+  path: string;
+  /** What it got and what it takes, for people. */
+  reason: string;
+}
+
+/**
+ * Finds the first thing within `value` that JSON cannot hold: NaN, ±Infinity, a bigint, a
+ * function, a symbol, a circle, or more than 200 levels. As with `JSON.stringify`, `toJSON` is
+ * asked first, undefined members do not exist, and undefined array items are null.
+ *
+ * @example checkJson({ a: [1, NaN] }) // { path: 'a[1]', reason: 'got NaN; takes a finite number' }
+ */
+export function checkJson(value: unknown): JsonFault | null {
+  return findFault(value, 0);
+}
+
+// It runs for every event that is emitted: the path is put together only on the way back from a
+// fault, and a circle is noticed only by its depth.
+function findFault(value: unknown, depth: number): JsonFault | null {
+  switch (typeof value) {
+    case 'number':
+      return Number.isFinite(value)
+        ? null
+        : { path: '', reason: `got ${value}; takes a finite number` };
+    case 'bigint':
+      return { path: '', reason: 'got a bigint; takes a number or a string' };
+    case 'function':
+    case 'symbol':
+      return { path: '', reason: `got a ${typeof value}; takes a JSON value` };
+    case 'object':
+      break;
+    default:
+      return null;
+  }
+  if (value === null) return null;
+  if (value instanceof Date) {
+    return Number.isNaN(value.getTime())
+      ? { path: '', reason: 'got an invalid Date; takes a JSON value other than null' }
+      : null;
+  }
+  if (depth === MAX_DEPTH) {
+    return {
+      path: '',
+      reason: `got a circle or more than ${MAX_DEPTH} levels; takes at most ${MAX_DEPTH}`,
+    };
+  }
+  if (hasToJson(value)) return findFault(value.toJSON(), depth + 1);
+  if (Array.isArray(value)) {
+    for (let index = 0; index < value.length; index++) {
+      const fault = findFault(value[index], depth + 1);
+      if (fault) return below(`[${index}]`, fault);
+    }
+    return null;
+  }
+  for (const key of Object.keys(value)) {
+    const fault = findFault((value as Record<string, unknown>)[key], depth + 1);
+    if (fault) return below(key, fault);
+  }
+  return null;
+}
+
+function below(step: string, { path, reason }: JsonFault): JsonFault {
+  const path_ = path === '' || path.startsWith('[') ? step + path : `${step}.${path}`;
+  return { path: path_.slice(0, 500), reason };
+}
+
+/**
+ * Replaces what PostgreSQL cannot store, U+0000 and lone surrogates, by U+FFFD in every string
+ * and key within `value`. A clean value is returned as it is; otherwise a copy. Takes what
+ * `checkJson` has passed: a circle would never end.
+ *
+ * @returns the value, and how many characters were replaced
+ *
+ * @example toStorable({ text: 'a\0' }) // { value: { text: 'a\uFFFD' }, replaced: 1 }
+ */
+export function toStorable<T>(value: T): { value: T; replaced: number } {
+  if (isStorable(value)) return { value, replaced: 0 };
+  const tally = { replaced: 0 };
+  return { value: copyStorable(value, tally) as T, replaced: tally.replaced };
+}
+
+function isStorable(value: unknown): boolean {
+  if (typeof value === 'string') return isStorableText(value);
+  if (typeof value !== 'object' || value === null || value instanceof Date) return true;
+  if (hasToJson(value)) return isStorable(value.toJSON());
+  if (Array.isArray(value)) {
+    for (const item of value) if (!isStorable(item)) return false;
+    return true;
+  }
+  for (const key of Object.keys(value)) {
+    if (!isStorableText(key) || !isStorable((value as Record<string, unknown>)[key])) return false;
+  }
+  return true;
+}
+
+const isStorableText = (text: string) => !text.includes('\0') && text.isWellFormed();
+
+function copyStorable(value: unknown, tally: { replaced: number }): unknown {
+  if (typeof value === 'string') return replaceText(value, tally);
+  if (typeof value !== 'object' || value === null || value instanceof Date) return value;
+  if (hasToJson(value)) return copyStorable(value.toJSON(), tally);
+  if (Array.isArray(value)) return value.map((item) => copyStorable(item, tally));
+  // Not by assignment, which a key named __proto__ would turn into a prototype.
+  return Object.fromEntries(
+    Object.entries(value).map(([key, member]) => [
+      replaceText(key, tally),
+      copyStorable(member, tally),
+    ]),
+  );
+}
+
+function replaceText(text: string, tally: { replaced: number }): string {
+  if (isStorableText(text)) return text;
+  const clean = text.toWellFormed().replaceAll('\0', '\uFFFD');
+  // One code unit takes the place of one, so the texts differ exactly where one was replaced.
+  for (let index = 0; index < text.length; index++)
+    if (text[index] !== clean[index]) tally.replaced++;
+  return clean;
+}
+
+/**
+ * The one JSON text of a value, as RFC 8785 writes it: no spaces, keys sorted by UTF-16 code
+ * units at every level, numbers and strings as `JSON.stringify` prints them. Equal JSON gives
+ * equal text on any machine and after any round trip through `jsonb`.
+ *
+ * @example canonicalJson({ b: 1, a: [] }) // '{"a":[],"b":1}'
+ */
+export function canonicalJson(value: unknown): string {
+  return canonical(value) ?? 'null';
+}
+
+function canonical(value: unknown): string | undefined {
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  if (hasToJson(value)) return canonical(value.toJSON());
+  if (Array.isArray(value)) return `[${value.map((item) => canonical(item) ?? 'null').join(',')}]`;
+  const members: string[] = [];
+  for (const key of Object.keys(value).sort()) {
+    const text = canonical((value as Record<string, unknown>)[key]);
+    if (text !== undefined) members.push(`${JSON.stringify(key)}:${text}`);
+  }
+  return `{${members.join(',')}}`;
+}
+
+/** SHA-256 of a text's UTF-8 bytes, as 64 hexadecimal digits. */
+export function sha256Hex(text: string): string {
+  return createHash('sha256').update(text, 'utf8').digest('hex');
+}
+
+function hasToJson(value: object): value is { toJSON(): unknown } {
+  return 'toJSON' in value && typeof value.toJSON === 'function';
+}

@@ -1,0 +1,52 @@
+import pino from 'pino';
+import pretty from 'pino-pretty';
+
+import type { Config } from './config.ts';
+
+export type Logger = pino.Logger;
+
+/**
+ * Makes the process's logger. It writes to standard error, so that standard output stays free
+ * for results, and synchronously, so that a crash loses no line. Connection strings and event
+ * contents are redacted wherever they stand in a logged object.
+ *
+ * @example const log = createLogger(loadConfig());
+ */
+export function createLogger(
+  config: Pick<Config, 'ANNALS_LOG_LEVEL' | 'ANNALS_LOG_FORMAT'>,
+): Logger {
+  const format = config.ANNALS_LOG_FORMAT;
+  const usePretty = format === 'pretty' || (format === 'auto' && process.stderr.isTTY);
+  const stream = usePretty
+    ? pretty({
+        destination: 2,
+        sync: true,
+        ignore: 'pid,hostname',
+        translateTime: 'SYS:HH:MM:ss.l',
+      })
+    : pino.destination({ dest: 2, sync: true });
+  return pino(
+    {
+      name: 'annals',
+      level: config.ANNALS_LOG_LEVEL,
+      redact: {
+        paths: [
+          'url',
+          '*.url',
+          'databaseUrl',
+          '*.databaseUrl',
+          'redisUrl',
+          '*.redisUrl',
+          'connectionString',
+          '*.connectionString',
+          'events',
+          '*.events',
+          'data',
+          '*.data',
+        ],
+        censor: '[redacted]',
+      },
+    },
+    stream,
+  );
+}

@@ -1,0 +1,231 @@
+import {
+  assertSchemaCompatibility,
+  createPostgresBackend,
+  createRedisBackend,
+  Job,
+  LATEST_SCHEMA_VERSION,
+  Queue,
+  runMigrations,
+  SchemaMigrationRequiredError,
+  Worker,
+  type BackendFactory,
+  type ConnectionOptions,
+  type Processor,
+  type RedisQueueBackend,
+  type WorkerOptions,
+} from 'bullmq';
+import pg from 'pg';
+
+import type { Envelope } from './envelope.ts';
+import {
+  EVENT_STREAM_MAX_LENGTH,
+  QUEUES,
+  TASK_QUEUES,
+  type EventKind,
+  type QueuePolicy,
+  type TaskQueueName,
+} from './catalogue.ts';
+
+/** Where the queues live. `prefix` is the key prefix in Redis and the schema in PostgreSQL. */
+export interface QueueLocation {
+  kind: 'redis' | 'postgres';
+  url: string;
+  prefix: string;
+}
+
+/** What a processor returns; it stands on the board as the job's return value. */
+export interface JobResult {
+  /** Events of the job whose rows are committed, by this attempt or an earlier one. */
+  committed: number;
+}
+
+export type EventJob = Job<Envelope, JobResult>;
+export type EventQueue = Queue<EventJob>;
+export type EventWorker = Worker<Envelope, JobResult>;
+
+/** How a client of either back end connects. */
+interface Connection {
+  connection: ConnectionOptions;
+  prefix: string;
+  factory: BackendFactory<RedisQueueBackend>;
+}
+
+/** Milliseconds that a producer's command may take before the producer counts the queue as away. */
+const COMMAND_TIMEOUT_MS = 10_000;
+
+function connect(location: QueueLocation, role: 'producer' | 'worker'): Connection {
+  if (location.kind === 'redis') {
+    return {
+      // A worker's blocking commands must wait for ever; a producer must learn that Redis is away.
+      connection: {
+        url: location.url,
+        maxRetriesPerRequest: null,
+        retryStrategy: (attempt: number) => Math.min(attempt * 100, 2000),
+        // What a producer's call could not send it sends again itself: were the client to keep it
+        // as well, an outage would fill the agent's memory, and then Redis, with copies.
+        ...(role === 'producer' && {
+          commandTimeout: COMMAND_TIMEOUT_MS,
+          enableOfflineQueue: false,
+          autoResendUnfulfilledCommands: false,
+        }),
+      },
+      prefix: location.prefix,
+      factory: createRedisBackend,
+    };
+  }
+  return {
+    connection: {
+      connectionString: location.url,
+      schema: location.prefix,
+      max: role === 'producer' ? 2 : 4,
+      connectionTimeoutMillis: 5000,
+      keepAlive: true,
+      application_name: `annals ${role}`,
+      types: { getTypeParser: parserOf },
+    },
+    prefix: location.prefix,
+    // The classes of BullMQ are typed by their back end, and code that takes either needs one type.
+    factory: createPostgresBackend as unknown as BackendFactory<RedisQueueBackend>,
+  };
+}
+
+/** A number beyond 1.8e308 as PostgreSQL's jsonb prints it: with all of its digits. */
+const OVERLONG_NUMBER = /\d{309}/;
+
+/**
+ * Parses what PostgreSQL sends. BullMQ reads a job's data as parsed JSON and stringifies it again,
+ * which would turn a number that is too large for JavaScript into `null`, a right value of many
+ * fields. As the string 'Infinity' it is refused for what it is.
+ */
+function parserOf(oid: number, format?: 'text' | 'binary'): unknown {
+  if (oid !== pg.types.builtins.JSONB) return pg.types.getTypeParser(oid, format);
+  return (text: string) =>
+    OVERLONG_NUMBER.test(text)
+      ? JSON.parse(text, (_, value: unknown) =>
+          value === Infinity || value === -Infinity ? String(value) : value,
+        )
+      : JSON.parse(text);
+}
+
+/**
+ * Makes a location ready for queues: brings the PostgreSQL back end's own schema up to date, and
+ * does nothing for Redis. Safe for any number of processes at once (BullMQ migrates in one
+ * transaction under an advisory lock), and free of DDL when nothing is to be done, so that
+ * producers need no right to create.
+ */
+export async function prepareQueues(location: QueueLocation): Promise<void> {
+  if (location.kind === 'redis') return;
+  const client = new pg.Client({ connectionString: location.url, connectionTimeoutMillis: 5000 });
+  client.on('error', () => {}); // a lost connection also rejects the query that is under way
+  await client.connect();
+  try {
+    const version = await assertSchemaCompatibility(client, location.prefix).catch(
+      (error: unknown) => {
+        if (error instanceof SchemaMigrationRequiredError) return 0;
+        throw error;
+      },
+    );
+    if (version < LATEST_SCHEMA_VERSION) await runMigrations(client, location.prefix);
+  } finally {
+    await client.end();
+  }
+}
+
+/**
+ * A job whose envelope is JSON already. BullMQ would stringify its data once more; producers
+ * encode each event once, when it is emitted, and that text goes to the queue as it is.
+ */
+class PackedJob extends Job {
+  override asJSON(): ReturnType<Job['asJSON']> {
+    const text = this.data as string;
+    this.data = undefined;
+    try {
+      return { ...super.asJSON(), data: text };
+    } finally {
+      this.data = text;
+    }
+  }
+}
+
+/** A queue whose `addBulk` takes envelopes as text, as `packEnvelope` makes them. */
+class PackedQueue extends Queue<string> {
+  protected override get Job(): typeof Job {
+    return PackedJob as unknown as typeof Job;
+  }
+}
+
+/** Opens a queue for a producer, whose jobs' data is envelope text. */
+export function openProducerQueue(location: QueueLocation, kind: EventKind): Queue<string> {
+  const { connection, prefix, factory } = connect(location, 'producer');
+  return new PackedQueue(kind, { connection, prefix, streams: STREAMS }, factory);
+}
+
+/** Opens a queue to look at and to steer. */
+export function openQueue(location: QueueLocation, kind: EventKind): EventQueue {
+  const { connection, prefix, factory } = connect(location, 'producer');
+  return new Queue<EventJob>(kind, { connection, prefix, streams: STREAMS }, factory);
+}
+
+/** Opens a queue of tasks. A call fails while the queue is away; the task's owner asks again. */
+export function openTaskQueue<Task>(
+  location: QueueLocation,
+  name: TaskQueueName,
+): Queue<Job<Task>> {
+  const { connection, prefix, factory } = connect(location, 'producer');
+  return new Queue<Job<Task>>(name, { connection, prefix, streams: STREAMS }, factory);
+}
+
+const STREAMS = { events: { maxLen: EVENT_STREAM_MAX_LENGTH } };
+
+type OpenWorkerOptions = Pick<WorkerOptions, 'concurrency' | 'lockDuration' | 'autorun' | 'name'>;
+
+/** Opens a worker on a queue. It takes jobs at once unless `autorun` is false. */
+export function openWorker(
+  location: QueueLocation,
+  kind: EventKind,
+  processor: Processor<Envelope, JobResult>,
+  options: OpenWorkerOptions,
+): EventWorker {
+  return startWorker(location, kind, QUEUES[kind], processor, options);
+}
+
+/** Opens a worker on a queue of tasks. */
+export function openTaskWorker<Task, Result>(
+  location: QueueLocation,
+  name: TaskQueueName,
+  processor: Processor<Task, Result>,
+  options: OpenWorkerOptions,
+): Worker<Task, Result> {
+  return startWorker(location, name, TASK_QUEUES[name], processor, options);
+}
+
+function startWorker<Data, Result>(
+  location: QueueLocation,
+  name: string,
+  { keepCompleted, keepFailed }: QueuePolicy,
+  processor: Processor<Data, Result>,
+  options: OpenWorkerOptions,
+): Worker<Data, Result> {
+  const { connection, prefix, factory } = connect(location, 'worker');
+  const lockDuration = options.lockDuration ?? 15_000;
+  return new Worker<Data, Result>(
+    name,
+    processor,
+    {
+      ...options,
+      connection,
+      prefix,
+      lockDuration,
+      // The jobs of a worker that died are found within half a lock of its expiry.
+      stalledInterval: lockDuration / 2,
+      // A job may be interrupted by kill -9 any number of times and is never given up for that
+      // (the bound is PostgreSQL's `integer`).
+      maxStalledCount: 2 ** 31 - 1,
+      // Workers come back within a second of their queue, not after BullMQ's 15.
+      runRetryDelay: 1000,
+      removeOnComplete: keepCompleted,
+      removeOnFail: keepFailed,
+    },
+    factory,
+  );
+}

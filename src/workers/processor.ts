@@ -1,0 +1,125 @@
+import { UnrecoverableError, WaitingError } from 'bullmq';
+
+import { InvalidEventError, UnavailableError } from '../errors.ts';
+import type { EventJob, JobResult } from '../queues/backend.ts';
+import { QUEUES, type EventKind } from '../queues/catalogue.ts';
+import { openEnvelope } from '../queues/envelope.ts';
+import type { BatchWriter, Verdict } from './batchWriter.ts';
+
+/** An event that stays in its job, and why. `isFinal` if no retry can help it. */
+interface Remainder {
+  event: unknown;
+  reason: string;
+  isFinal: boolean;
+}
+
+/** The greatest `integer` of PostgreSQL, where a queue may live. */
+const UNLIMITED = 2 ** 31 - 1;
+
+/**
+ * Makes the processor of one kind: open the envelope, hand the events to the writer, classify
+ * what came back. A job completes when all of its events are committed. What is not stays in the
+ * job, alone; the job is tried again if any of it may yet succeed, and is a dead letter otherwise.
+ *
+ * @param attempts - attempts at most while a reference is unknown
+ */
+export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: number) {
+  return async function process(job: EventJob, token?: string): Promise<JobResult> {
+    // Whatever the producer (perhaps a foreign one) put in the job: an error that is nobody's
+    // fault, such as the queue's own server failing to take a completion, never makes a dead
+    // letter. What does is decided below, and said with an UnrecoverableError.
+    job.opts.attempts = UNLIMITED;
+    job.opts.backoff = { type: 'exponential', delay: QUEUES[kind].backoffMs };
+    const { valid, refused } = openOrFail(kind, job);
+    let remainders: Remainder[];
+    try {
+      const verdicts = await writer.submit(valid.map(({ encoded }) => encoded));
+      remainders = verdicts.flatMap((verdict, index) => remainderOf(valid[index]?.event, verdict));
+    } catch (error) {
+      if (!(error instanceof UnavailableError)) throw error;
+      // The process is stopping while PostgreSQL is away: the job goes back as it came.
+      await job.moveToWait(token);
+      throw new WaitingError();
+    }
+    remainders.push(...refused.map((one) => ({ ...one, isFinal: true })));
+    if (remainders.length === 0) return { committed: valid.length };
+    return keepRemainders(job, remainders, valid.length + refused.length, attempts);
+  };
+}
+
+function remainderOf(event: unknown, verdict: Verdict): Remainder[] {
+  switch (verdict.state) {
+    case 'committed':
+      return [];
+    case 'refused':
+      return [{ event, reason: verdict.reason, isFinal: true }];
+    case 'waiting':
+      return [
+        {
+          event,
+          reason: `${verdict.field}: unknown id ${JSON.stringify(verdict.reference)}`,
+          isFinal: false,
+        },
+      ];
+  }
+}
+
+function openOrFail(kind: EventKind, job: EventJob) {
+  try {
+    return openEnvelope(kind, job.data);
+  } catch (error) {
+    if (error instanceof InvalidEventError) throw new UnrecoverableError(error.message);
+    throw error;
+  }
+}
+
+/**
+ * Shrinks the job to what remains and fails it. Killed in between, the job is done again from the
+ * data it then has: in full, which commits nothing twice, or shrunk, which loses nothing.
+ */
+async function keepRemainders(
+  job: EventJob,
+  remainders: Remainder[],
+  total: number,
+  attempts: number,
+): Promise<never> {
+  if (remainders.length < total) {
+    const events = remainders.map(({ event }) => keepNumbers(event));
+    // What is nested too deeply to be written again stays in the job with the rest, which harms
+    // nobody: a retry finds the others' rows.
+    if (!events.includes(undefined)) await job.updateData({ v: 1, events });
+  }
+  const message = describe(remainders);
+  const isLastAttempt = job.attemptsMade + 1 >= attempts;
+  if (isLastAttempt || remainders.every(({ isFinal }) => isFinal)) {
+    throw new UnrecoverableError(message);
+  }
+  throw new Error(message);
+}
+
+/**
+ * `1e999` in a job's text is Infinity once parsed, and JSON would make it `null`, which is a right
+ * value of many fields: the retried event would pass with its number gone. As a string it stays
+ * both readable and refused.
+ */
+function keepNumbers(event: unknown): unknown {
+  try {
+    return JSON.parse(
+      JSON.stringify(event, (_, value: unknown) =>
+        typeof value === 'number' && !Number.isFinite(value) ? String(value) : value,
+      ),
+    );
+  } catch {
+    return undefined; // JSON.stringify recurses, and the stack has an end
+  }
+}
+
+/** Reasons that a job's failure spells out; the events themselves stay in the job. */
+const MAX_REASONS = 10;
+
+function describe(remainders: Remainder[]): string {
+  const reasons = [...new Set(remainders.map(({ reason }) => reason))];
+  const shown = reasons.slice(0, MAX_REASONS).join('; ');
+  const more = reasons.length > MAX_REASONS ? `; and ${reasons.length - MAX_REASONS} more` : '';
+  return `${remainders.length} of the job's events not stored: ${shown}${more}`;
+}

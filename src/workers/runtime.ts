@@ -1,0 +1,129 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import type { Config } from '../config.ts';
+import { createPrismaClient } from '../database/client.ts';
+import { serverMessage } from '../database/faults.ts';
+import { Closer } from '../closer.ts';
+import type { Logger } from '../logger.ts';
+import {
+  openWorker,
+  prepareQueues,
+  type EventWorker,
+  type QueueLocation,
+} from '../queues/backend.ts';
+import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
+import { BatchWriter, type BatchWriterStats } from './batchWriter.ts';
+import { createProcessor } from './processor.ts';
+import { writeBatch, WRITERS } from './writers/index.ts';
+
+export interface WorkersOptions {
+  databaseUrl: string;
+  queue: QueueLocation;
+  config: Pick<
+    Config,
+    | 'ANNALS_DATABASE_POOL_SIZE'
+    | 'ANNALS_WORKER_CONCURRENCY'
+    | 'ANNALS_BATCH_MAX_ROWS'
+    | 'ANNALS_JOB_LOCK_MS'
+    | 'ANNALS_JOB_ATTEMPTS'
+  >;
+  log: Logger;
+}
+
+export interface Workers {
+  /** Figures of each kind since the start. */
+  stats(): Record<EventKind, BatchWriterStats>;
+  /**
+   * Stops taking jobs, finishes those that are held and closes every connection. What is not
+   * finished by the deadline goes to another worker when its lock has run out. Never rejects.
+   */
+  stop(deadlineMs: number): Promise<void>;
+}
+
+/** Milliseconds in which jobs that cannot be finished are handed back to their queue. */
+const HAND_BACK_MS = 300;
+
+/** Starts one worker for each kind of event. */
+export async function startWorkers(options: WorkersOptions): Promise<Workers> {
+  const { config, databaseUrl, queue, log } = options;
+  const closer = new Closer(log);
+  const prisma = createPrismaClient(databaseUrl, {
+    poolSize: config.ANNALS_DATABASE_POOL_SIZE,
+    applicationName: 'annals worker',
+  });
+  closer.add('database', () => prisma.$disconnect());
+
+  const writers = {} as Record<EventKind, BatchWriter>;
+  const workers: EventWorker[] = [];
+  // Pausing takes no more jobs and ends when those held are done. It comes before `close`, which
+  // BullMQ lets nobody turn into a forced one once it has begun.
+  let paused: Promise<unknown> | undefined;
+  const pause = () => (paused ??= Promise.all(workers.map((worker) => worker.pause())));
+  const disconnect = () => Promise.all(workers.map((worker) => worker.close(true)));
+  closer.add(
+    'workers',
+    () => pause().then(disconnect),
+    async () => {
+      // What waits for PostgreSQL goes back to its queue, if that answers.
+      for (const writer of Object.values(writers)) writer.abandon();
+      await Promise.race([pause(), sleep(HAND_BACK_MS)]);
+      await disconnect();
+    },
+  );
+
+  try {
+    await prepareQueues(queue);
+    for (const kind of EVENT_KINDS) {
+      const logOfQueue = log.child({ queue: kind });
+      const writer = new BatchWriter({
+        write: (jsonArray) => writeBatch(prisma, WRITERS[kind], jsonArray),
+        maxRows: config.ANNALS_BATCH_MAX_ROWS,
+        onWrite: (rows, milliseconds) =>
+          logOfQueue.debug({ rows, milliseconds: Math.round(milliseconds) }, 'batch written'),
+        onOutage: (error) =>
+          error === null
+            ? logOfQueue.info('PostgreSQL is back')
+            : logOfQueue.warn(
+                { reason: serverMessage(error) },
+                'PostgreSQL is away; waiting for it',
+              ),
+      });
+      writers[kind] = writer;
+
+      const worker = openWorker(
+        queue,
+        kind,
+        createProcessor(kind, writer, config.ANNALS_JOB_ATTEMPTS),
+        {
+          concurrency: config.ANNALS_WORKER_CONCURRENCY,
+          lockDuration: config.ANNALS_JOB_LOCK_MS,
+          autorun: false,
+        },
+      );
+      worker.on('error', (error) => logOfQueue.warn({ reason: error.message }, 'queue error'));
+      worker.on('failed', (job, error) =>
+        logOfQueue.warn(
+          { job: job?.id, attempt: job?.attemptsMade, reason: error.message },
+          'job failed',
+        ),
+      );
+      workers.push(worker);
+      // BullMQ remembers for ever that a first connection to PostgreSQL failed; a start that cannot
+      // connect fails instead.
+      if (queue.kind === 'postgres') await worker.waitUntilReady();
+      worker.run().catch((error: Error) => logOfQueue.error({ reason: error.message }, 'stopped'));
+    }
+  } catch (error) {
+    await closer.close(5000);
+    throw error;
+  }
+
+  return {
+    stats: () =>
+      Object.fromEntries(EVENT_KINDS.map((kind) => [kind, writers[kind].stats])) as Record<
+        EventKind,
+        BatchWriterStats
+      >,
+    stop: (deadlineMs) => closer.close(deadlineMs),
+  };
+}

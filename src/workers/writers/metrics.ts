@@ -1,0 +1,70 @@
+import type { Writer } from './writer.ts';
+
+/** Rows of SessionMetric and AgentMetric (see `Writer` for the locking). */
+export const metrics: Writer = {
+  // `parent` is the union of both kinds of parents and both inserts read it, so that every agent,
+  // then every session, is locked before the first row of either table is inserted. A session is
+  // named by its `id` or its `sessionId`; the `id` wins.
+  sql: `
+WITH event AS MATERIALIZED (
+  SELECT *, coalesce("agentId", "sessionId") AS "name"
+  FROM ROWS FROM (json_to_recordset($1::json) AS (
+    "id" uuid, "occurredAt" timestamp(3), "scope" text, "sessionId" text, "agentId" text,
+    "metricType" text, "metricValue" float8, "timeframe" text, "metadata" jsonb
+  )) WITH ORDINALITY AS e ("id", "occurredAt", "scope", "sessionId", "agentId",
+    "metricType", "metricValue", "timeframe", "metadata", "place")
+), named AS MATERIALIZED (
+  SELECT ARRAY(SELECT DISTINCT "name" FROM event WHERE "scope" = 'agent') AS "agents",
+    ARRAY(SELECT DISTINCT "name" FROM event WHERE "scope" = 'session') AS "sessions"
+), agent AS MATERIALIZED (
+  SELECT a."id"
+  FROM "AI_Agent" a
+  WHERE a."id" = ANY ((SELECT "agents" FROM named)::text[])
+  ORDER BY a."id"
+  FOR KEY SHARE
+), session AS MATERIALIZED (
+  SELECT s."id", s."sessionId"
+  FROM "AgentSession" s
+  WHERE s."id" = ANY ((SELECT "sessions" FROM named)::text[])
+    OR s."sessionId" = ANY ((SELECT "sessions" FROM named)::text[])
+  ORDER BY s."id"
+  FOR KEY SHARE
+), parent AS MATERIALIZED (
+  SELECT DISTINCT ON ("scope", "name") "scope", "name", "id"
+  FROM (
+    SELECT 'agent' AS "scope", "id" AS "name", "id", 0 AS "rank" FROM agent
+    UNION ALL
+    SELECT 'session', "id", "id", 0 FROM session
+    UNION ALL
+    SELECT 'session', "sessionId", "id", 1 FROM session
+  ) n
+  ORDER BY "scope", "name", "rank"
+), of_sessions AS (
+  INSERT INTO "SessionMetric" ("id", "occurredAt", "sessionId", "metricType", "metricValue",
+    "metadata")
+  SELECT e."id", e."occurredAt", p."id", e."metricType", e."metricValue", e."metadata"
+  FROM event e JOIN parent p ON p."scope" = e."scope" AND p."name" = e."name"
+  WHERE e."scope" = 'session'
+  ORDER BY e."id"
+  ON CONFLICT ("id") DO NOTHING
+  RETURNING 1
+), of_agents AS (
+  INSERT INTO "AgentMetric" ("id", "occurredAt", "agentId", "metricType", "metricValue",
+    "timeframe", "metadata")
+  SELECT e."id", e."occurredAt", p."id", e."metricType", e."metricValue", e."timeframe",
+    e."metadata"
+  FROM event e JOIN parent p ON p."scope" = e."scope" AND p."name" = e."name"
+  WHERE e."scope" = 'agent'
+  ORDER BY e."id"
+  ON CONFLICT ("id") DO NOTHING
+  RETURNING 1
+)
+SELECT (SELECT count(*)::int FROM of_sessions) + (SELECT count(*)::int FROM of_agents)
+    AS "inserted",
+  coalesce((
+    SELECT json_agg(json_build_object('index', e."place" - 1, 'field', e."scope" || 'Id',
+      'reference', e."name"))
+    FROM event e LEFT JOIN parent p ON p."scope" = e."scope" AND p."name" = e."name"
+    WHERE p."name" IS NULL
+  ), '[]') AS "waiting"`,
+};

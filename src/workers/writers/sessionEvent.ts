@@ -1,0 +1,47 @@
+import type { Writer } from './writer.ts';
+
+/** Rows of SessionEvent (see `Writer` for the locking). */
+export const sessionEvent: Writer = {
+  // A session is named by its `id` or its `sessionId`. The row holds the `id`, which also wins
+  // where one session's `sessionId` is another's `id`.
+  sql: `
+WITH event AS MATERIALIZED (
+  SELECT *
+  FROM ROWS FROM (json_to_recordset($1::json) AS (
+    "id" uuid, "occurredAt" timestamp(3), "sessionId" text, "eventType" text, "eventData" jsonb,
+    "sequence" int, "duration" float8
+  )) WITH ORDINALITY AS e ("id", "occurredAt", "sessionId", "eventType", "eventData",
+    "sequence", "duration", "place")
+), named AS MATERIALIZED (
+  SELECT ARRAY(SELECT DISTINCT "sessionId" FROM event) AS "names"
+), session AS MATERIALIZED (
+  SELECT s."id", s."sessionId"
+  FROM "AgentSession" s
+  WHERE s."id" = ANY ((SELECT "names" FROM named)::text[])
+    OR s."sessionId" = ANY ((SELECT "names" FROM named)::text[])
+  ORDER BY s."id"
+  FOR KEY SHARE
+), parent AS MATERIALIZED (
+  SELECT DISTINCT ON ("name") "name", "id"
+  FROM (
+    SELECT "id" AS "name", "id", 0 AS "rank" FROM session
+    UNION ALL
+    SELECT "sessionId", "id", 1 FROM session
+  ) n
+  ORDER BY "name", "rank"
+), inserted AS (
+  INSERT INTO "SessionEvent" ("id", "occurredAt", "sessionId", "eventType", "eventData",
+    "sequence", "duration")
+  SELECT e."id", e."occurredAt", p."id", e."eventType", e."eventData", e."sequence", e."duration"
+  FROM event e JOIN parent p ON p."name" = e."sessionId"
+  ORDER BY e."id"
+  ON CONFLICT ("id") DO NOTHING
+  RETURNING 1
+)
+SELECT (SELECT count(*)::int FROM inserted) AS "inserted",
+  coalesce((
+    SELECT json_agg(json_build_object('index', e."place" - 1, 'field', 'sessionId',
+      'reference', e."sessionId"))
+    FROM event e LEFT JOIN parent p ON p."name" = e."sessionId" WHERE p."name" IS NULL
+  ), '[]') AS "waiting"`,
+};

@@ -1,0 +1,35 @@
+import type { Writer } from './writer.ts';
+
+/** Rows of StateTransition (see `Writer` for the locking). */
+export const transition: Writer = {
+  sql: `
+WITH event AS MATERIALIZED (
+  SELECT *
+  FROM ROWS FROM (json_to_recordset($1::json) AS (
+    "id" uuid, "occurredAt" timestamp(3), "stateId" text, "triggerType" text, "triggerId" text,
+    "transitionData" jsonb, "previousValues" jsonb, "newValues" jsonb
+  )) WITH ORDINALITY AS e ("id", "occurredAt", "stateId", "triggerType", "triggerId",
+    "transitionData", "previousValues", "newValues", "place")
+), parent AS MATERIALIZED (
+  SELECT s."id"
+  FROM "ModuleState" s
+  WHERE s."id" = ANY (ARRAY(SELECT DISTINCT "stateId" FROM event))
+  ORDER BY s."id"
+  FOR KEY SHARE
+), inserted AS (
+  INSERT INTO "StateTransition" ("id", "occurredAt", "stateId", "triggerType", "triggerId",
+    "transitionData", "previousValues", "newValues")
+  SELECT e."id", e."occurredAt", e."stateId", e."triggerType", e."triggerId",
+    e."transitionData", e."previousValues", e."newValues"
+  FROM event e JOIN parent p ON p."id" = e."stateId"
+  ORDER BY e."id"
+  ON CONFLICT ("id") DO NOTHING
+  RETURNING 1
+)
+SELECT (SELECT count(*)::int FROM inserted) AS "inserted",
+  coalesce((
+    SELECT json_agg(json_build_object('index', e."place" - 1, 'field', 'stateId',
+      'reference', e."stateId"))
+    FROM event e LEFT JOIN parent p ON p."id" = e."stateId" WHERE p."id" IS NULL
+  ), '[]') AS "waiting"`,
+};

@@ -1,0 +1,47 @@
+import type { PrismaClient } from '../../database/client.ts';
+
+/** What one statement did with a batch. */
+export interface WriteResult {
+  /** Rows that did not exist before; the rest of the batch was there already or waits. */
+  inserted: number;
+  /** Events whose parent does not exist (yet). */
+  waiting: {
+    /** Place in the batch, from 0. */
+    index: number;
+    /** The event's field that names the parent, such as `memoryId`. */
+    field: string;
+    /** The unknown id. */
+    reference: string;
+  }[];
+}
+
+/**
+ * How a kind's batch becomes rows: one SQL statement, which is one transaction. It takes a JSON
+ * array of checked events as `$1` and returns one row of `inserted` and `waiting`.
+ *
+ * What each statement keeps to, so that any number of workers may run it at once, on the same
+ * events, in any order:
+ *
+ * 1. Parents are locked first, in the order of their ids, and all of them before the first insert
+ *    (the insert reads a sort, which reads every locked parent before it yields a row). Two
+ *    batches with parents in common therefore queue up instead of deadlocking.
+ * 2. Events are inserted in the order of their ids, so that two batches with events in common
+ *    meet these in the same order as well.
+ * 3. The event's id is the primary key and a conflict does nothing: an event that is being
+ *    inserted by another transaction is waited for, then found to exist. Only rows that this
+ *    statement really inserted are returned by the insert, and only these are counted.
+ * 4. Nothing depends on the order of arrival: counters are sums, "latest" is `greatest`.
+ */
+export interface Writer {
+  sql: string;
+}
+
+/** Runs a writer's statement on a batch of encoded events. */
+export async function writeBatch(
+  prisma: PrismaClient,
+  writer: Writer,
+  jsonArray: string,
+): Promise<WriteResult> {
+  const [row] = await prisma.$queryRawUnsafe<[WriteResult]>(writer.sql, jsonArray);
+  return row;
+}

@@ -1,0 +1,214 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { afterEach, beforeEach, expect, it } from 'vitest';
+
+import { cancel, pause, resume, retry, rollback, start } from '../../src/backfill/runs.ts';
+import { TRANSFORMS } from '../../src/backfill/transforms/index.ts';
+import { dryRun, verify } from '../../src/backfill/verify.ts';
+import {
+  AGENTS,
+  contents,
+  createFixture,
+  MEMORIES,
+  seedPlain,
+  SESSIONS,
+  STATES,
+  type Fixture,
+} from './fixture.ts';
+
+/** Slow enough to be met in the middle. */
+const SLOW = { maxChunkRows: 20, restMs: 20 };
+
+let db: Fixture;
+beforeEach(async () => {
+  db = await createFixture();
+});
+afterEach(() => db.drop());
+
+const filled = async () =>
+  (await db.sql(`SELECT count(*)::int AS n FROM "AgentSession" WHERE "sessionSource" = 'user'`))[0]
+    .n;
+
+it('a table has one run at a time, however many processes start it', async () => {
+  await seedPlain(db, 100);
+  const begun = await Promise.all(Array.from({ length: 5 }, () => start(db.pool, SESSIONS)));
+  expect(begun.filter(Boolean)).toHaveLength(1);
+  expect(await db.sql(`SELECT count(*)::int AS n FROM "BackfillRun"`)).toEqual([{ n: 1 }]);
+});
+
+it('pauses, resumes and cancels within two seconds, each as often as one likes', async () => {
+  await seedPlain(db, 4000);
+  await db.work();
+  await db.start(SLOW, [SESSIONS]);
+  while ((await filled()) === 0) await sleep(20);
+
+  expect(await pause(db.pool, SESSIONS)).toBe(true);
+  expect(await pause(db.pool, SESSIONS)).toBe(false);
+  await sleep(500);
+  const held = await filled();
+  await sleep(500);
+  expect(await filled()).toBe(held);
+  expect(held).toBeLessThan(4000);
+
+  expect(await resume(db.pool, SESSIONS)).toBe(true);
+  expect(await resume(db.pool, SESSIONS)).toBe(false);
+  const resumedAt = Date.now();
+  while ((await filled()) === held) await sleep(20);
+  expect(Date.now() - resumedAt).toBeLessThan(2000);
+
+  expect(await cancel(db.pool, SESSIONS)).toBe(true);
+  expect(await cancel(db.pool, SESSIONS)).toBe(false);
+  await sleep(500);
+  const left = await filled();
+  await sleep(300);
+  expect(await filled()).toBe(left);
+  expect((await db.status(SESSIONS)).status).toBe('cancelled');
+
+  await db.start({}, [SESSIONS]); // from where it was: the rows themselves say what is left
+  const [run] = await db.finished([SESSIONS]);
+  expect(run).toMatchObject({ status: 'completed', remaining: 0, differing: 0 });
+  expect(run?.changed).toBe(4000 - left);
+});
+
+it('rows that the database refuses are set apart, alone, until retry clears them', async () => {
+  await seedPlain(db, 1000);
+  await db.sql(
+    `ALTER TABLE "InteractionMemory" ADD CONSTRAINT "not_seven" CHECK ("confidence" IS DISTINCT FROM 0.7) NOT VALID`,
+  );
+  const poison = await db.sql(
+    `SELECT "id" FROM "InteractionMemory" WHERE "importance" = 0.7 ORDER BY "id"`,
+  );
+  expect(poison.length).toBeGreaterThan(80);
+  await db.work();
+  await db.start({}, [MEMORIES]);
+  expect(await db.finished([MEMORIES])).toMatchObject([
+    { status: 'completed_with_errors', quarantined: poison.length, changed: 1000 - poison.length },
+  ]);
+  const quarantine = await db.sql(
+    `SELECT "rowId", "reason" FROM "BackfillQuarantine" ORDER BY "rowId"`,
+  );
+  expect(quarantine.map(({ rowId }) => rowId)).toEqual(poison.map(({ id }) => id));
+  expect(quarantine[0].reason).toContain('violates check constraint "not_seven"');
+
+  expect(await retry(db.pool, MEMORIES)).toBe(true); // the cause is still there
+  expect(await db.finished([MEMORIES])).toMatchObject([
+    { status: 'completed_with_errors', quarantined: poison.length },
+  ]);
+  await db.sql(`ALTER TABLE "InteractionMemory" DROP CONSTRAINT "not_seven"`);
+  expect(await retry(db.pool, MEMORIES)).toBe(true);
+  expect(await db.finished([MEMORIES])).toMatchObject([{ status: 'completed', quarantined: 0 }]);
+  expect(await retry(db.pool, MEMORIES)).toBe(false);
+  expect(await verify(db.pool, MEMORIES)).toMatchObject({ remaining: 0, differing: 0 });
+});
+
+it('a statement that cannot work fails the run, and retry goes on where it was', async () => {
+  await seedPlain(db, 200);
+  await db.sql(`ALTER TABLE "AgentSession" RENAME "sessionTags" TO "renamed"`);
+  await db.work();
+  await db.start({}, [SESSIONS]);
+  expect(await db.finished([SESSIONS])).toMatchObject([
+    { status: 'failed', reason: expect.stringContaining('sessionTags') },
+  ]);
+  await db.sql(`ALTER TABLE "AgentSession" RENAME "renamed" TO "sessionTags"`);
+  expect(await retry(db.pool, SESSIONS)).toBe(true);
+  expect(await db.finished([SESSIONS])).toMatchObject([{ status: 'completed', changed: 200 }]);
+});
+
+it('verify counts what is missing and what is wrong, and leaves what the application wrote', async () => {
+  await seedPlain(db, 300);
+  expect(await verify(db.pool, STATES)).toMatchObject({ remaining: 300, differing: 0 });
+  await db.work();
+  await db.start();
+  await db.finished();
+  for (const table of TRANSFORMS) {
+    expect(await verify(db.pool, table)).toEqual({
+      table: table.name,
+      remaining: 0,
+      differing: 0,
+      quarantined: 0,
+    });
+  }
+  await db.sql(
+    `UPDATE "InteractionMemory" SET "confidence" = NULL WHERE "id" IN (SELECT "id" FROM "InteractionMemory" LIMIT 3)`,
+  );
+  expect(await verify(db.pool, MEMORIES)).toMatchObject({ remaining: 3, differing: 0 });
+  // Something changes what values come from, and says nothing: the values are wrong now.
+  await db.sql(
+    `UPDATE "AgentSession" SET "context" = '{"purpose": "other"}' WHERE "sessionId" = 'session-1'`,
+  );
+  await db.sql(`UPDATE "ModuleState" SET "state" = '{"other": 1}' WHERE "id" = md5('1')`);
+  expect(await verify(db.pool, SESSIONS)).toMatchObject({ remaining: 0, differing: 1 });
+  expect(await verify(db.pool, STATES)).toMatchObject({ remaining: 0, differing: 1 });
+  // The application has its own purpose for this one.
+  await db.sql(
+    `UPDATE "AgentSession" SET "context" = '{"purpose": "other"}', "sessionPurpose" = 'mine', "sessionTags" = '{}' WHERE "sessionId" = 'session-2'`,
+  );
+  expect(await verify(db.pool, SESSIONS)).toMatchObject({ differing: 1 });
+
+  await db.start();
+  expect((await db.finished()).map(({ status }) => status)).toEqual(Array(4).fill('completed'));
+  for (const table of TRANSFORMS)
+    expect(await verify(db.pool, table)).toMatchObject({ remaining: 0, differing: 0 });
+  expect(
+    await db.sql(
+      `SELECT "sessionPurpose" AS it FROM "AgentSession" WHERE "sessionId" IN ('session-1', 'session-2') ORDER BY "sessionId"`,
+    ),
+  ).toEqual([{ it: 'other' }, { it: 'mine' }]);
+});
+
+it('rollback restores exactly what was changed, leaves later changes alone, and survives a kill', async () => {
+  await seedPlain(db, 2000);
+  const plain = await contents(db);
+  const worker = await db.work();
+  await db.start({ maxChunkRows: 100 });
+  await db.finished();
+  expect(await contents(db)).not.toEqual(plain);
+
+  for (const table of TRANSFORMS) expect(await rollback(db.pool, table)).toBe(true);
+  for (const table of TRANSFORMS) expect(await rollback(db.pool, table)).toBe(false);
+  await sleep(100);
+  await worker.stop(0); // in the middle of it
+  await db.work();
+  expect((await db.finished()).map(({ status }) => status)).toEqual(Array(4).fill('rolled_back'));
+  expect(await contents(db)).toEqual(plain);
+  expect(await db.sql(`SELECT count(*)::int AS n FROM "BackfillUndo"`)).toEqual([{ n: 0 }]);
+
+  await db.start();
+  await db.finished();
+  await db.sql(
+    `UPDATE "AgentSession" SET "sessionPurpose" = 'mine' WHERE "sessionId" = 'session-7'`,
+  );
+  await db.sql(
+    `UPDATE "AI_Agent" SET "totalSessions" = "totalSessions" + 1 WHERE "id" = 'agent-3'`,
+  );
+  await db.sql(
+    `UPDATE "AgentVersion" SET "performance" = '{"score": 1}' WHERE "agentId" = 'agent-3'`,
+  );
+  for (const table of TRANSFORMS) await rollback(db.pool, table);
+  await db.finished();
+  expect(
+    await db.sql(
+      `SELECT "sessionId" FROM "AgentSession" WHERE coalesce("sessionPurpose", "sessionTags"::text, "sessionSource") IS NOT NULL`,
+    ),
+  ).toEqual([{ sessionId: 'session-7' }]);
+  expect(
+    await db.sql(`SELECT "id", "learningMode" FROM "AI_Agent" WHERE "totalSessions" > 0`),
+  ).toEqual([{ id: 'agent-3', learningMode: null }]);
+  expect(await db.sql(`SELECT "agentId" FROM "AgentVersion"`)).toEqual([{ agentId: 'agent-3' }]);
+});
+
+it('a dry run shows before and after, and changes nothing', async () => {
+  await seedPlain(db, 500);
+  const plain = await contents(db);
+  const found = await dryRun(db.pool, SESSIONS);
+  expect(found).toMatchObject({ table: 'agent-sessions', rows: 500, sampled: 500, needing: 500 });
+  expect(found.estimateMs).toBeGreaterThan(0);
+  expect(found.examples[0]?.before).toMatchObject({ sessionSource: null, sessionPurpose: null });
+  expect(found.examples[0]?.after).toMatchObject({
+    sessionSource: 'user',
+    sessionTags: ['a', 'b'],
+  });
+  expect((await dryRun(db.pool, AGENTS)).needing).toBe(6);
+  expect(await contents(db)).toEqual(plain);
+  expect(await db.sql(`SELECT FROM "BackfillRun"`)).toEqual([]);
+});

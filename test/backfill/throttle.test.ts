@@ -1,0 +1,135 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import pg from 'pg';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+
+import { openQueue } from '../../src/queues/backend.ts';
+import { describeBackends } from '../support/pipeline.ts';
+import { createFixture, seedPlain, SESSIONS, type Fixture } from './fixture.ts';
+
+const LIMITS = {
+  lagMs: 1000,
+  lagSql: `SELECT "behind" FROM "Heartbeat"`,
+  waitMs: 300,
+  vacuumMs: 300,
+  writeMs: 300,
+  queuedJobs: 10,
+};
+
+describeBackends('a backfill', (locate) => {
+  let db: Fixture;
+  const clients: pg.Client[] = [];
+  const connect = async (applicationName = 'somebody') => {
+    const client = new pg.Client({ connectionString: db.url, application_name: applicationName });
+    client.on('error', () => {});
+    await client.connect();
+    clients.push(client);
+    return client;
+  };
+
+  beforeEach(async () => {
+    db = await createFixture(locate);
+    await seedPlain(db, 6000);
+    await db.sql(`CREATE TABLE "Heartbeat" ("behind" int); INSERT INTO "Heartbeat" VALUES (0)`);
+    await db.work();
+    await db.start({ maxChunkRows: 20, restMs: 50, limits: LIMITS }, [SESSIONS]);
+  });
+  afterEach(async () => {
+    await Promise.all(clients.splice(0).map((client) => client.end()));
+    await db.drop();
+  });
+
+  /** Makes a signal real, sees that it holds the run, takes it away and sees that the run goes on. */
+  async function holds(reason: RegExp, make: () => Promise<() => Promise<unknown>>): Promise<void> {
+    const release = await make();
+    const giveUpAt = Date.now() + 5000;
+    while (!reason.test((await db.status(SESSIONS)).reason ?? '')) {
+      if (Date.now() > giveUpAt)
+        throw new Error(`not held, but: ${(await db.status(SESSIONS)).reason}`);
+      await sleep(50);
+    }
+    await sleep(300); // the other lane's chunk
+    const { passed } = await db.status(SESSIONS);
+    await sleep(700);
+    expect((await db.status(SESSIONS)).passed).toBe(passed);
+    await release();
+    const releasedAt = Date.now();
+    while ((await db.status(SESSIONS)).passed === passed) await sleep(50);
+    expect(Date.now() - releasedAt).toBeLessThan(5000);
+    expect((await db.status(SESSIONS)).reason).toBeNull();
+  }
+
+  it('is held by each of the five signals, and says by which', { timeout: 60_000 }, async () => {
+    await holds(/held: a replica is behind by 1500 ms, over 1000/, async () => {
+      await db.sql(`UPDATE "Heartbeat" SET "behind" = 1500`);
+      return () => db.sql(`UPDATE "Heartbeat" SET "behind" = 0`);
+    });
+    await holds(
+      /held: replica lag cannot be read: relation "Heartbeat" does not exist/,
+      async () => {
+        await db.sql(`ALTER TABLE "Heartbeat" RENAME TO "Gone"`);
+        return () => db.sql(`ALTER TABLE "Gone" RENAME TO "Heartbeat"`);
+      },
+    );
+    await holds(/held: a session has waited for a lock for \d+ ms, over 300/, async () => {
+      const [holder, waiter] = [await connect(), await connect()];
+      await holder.query(`BEGIN; LOCK TABLE "User"`);
+      const waiting = waiter.query(`SELECT FROM "User"`);
+      return () => Promise.all([holder.query('ROLLBACK'), waiting]);
+    });
+    await holds(/held: a write of the event workers has taken \d+ ms, over 300/, async () => {
+      const worker = await connect('annals worker');
+      const writing = worker.query('SELECT pg_sleep(60)').catch(() => {});
+      return async () => {
+        await db.sql(
+          `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()`,
+        );
+        await writing;
+      };
+    });
+    await holds(/held: \d+ jobs wait in transition, over 10/, async () => {
+      const queue = openQueue(db.location, 'transition');
+      await queue.addBulk(
+        Array.from({ length: 20 }, () => ({ name: 'job', data: { v: 1, events: [] } })),
+      );
+      return async () => {
+        await queue.drain();
+        await queue.close();
+      };
+    });
+    await holds(/held: the table has been under vacuum for \d+ ms, over 300/, async () => {
+      const client = await connect();
+      await client.query(`SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1`);
+      const vacuuming = client.query(`VACUUM "AgentSession"`).catch(() => {});
+      return async () => {
+        await db.sql(
+          `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'VACUUM%'`,
+        );
+        await vacuuming;
+      };
+    });
+  });
+});
+
+it('a lane that has much to do shares it when another runs dry', async () => {
+  const db = await createFixture();
+  try {
+    await seedPlain(db, 5000);
+    await db.sql(`ANALYZE`);
+    await db.work();
+    await db.start({ maxChunkRows: 50 }, [SESSIONS]);
+    // All keys but a few are the second lane's.
+    await db.sql(
+      `UPDATE "BackfillLane" SET "highKey" = '01' WHERE "cursor" IS NULL; UPDATE "BackfillLane" SET "cursor" = '01' WHERE "cursor" IS NOT NULL`,
+    );
+    const [run] = await db.finished([SESSIONS]);
+    expect(run).toMatchObject({ status: 'completed', changed: 5000, passed: 5000 });
+    const lanes = await db.sql(
+      `SELECT "rowsPassed" AS n FROM "BackfillLane" WHERE "phase" = 'fill' ORDER BY "id"`,
+    );
+    expect(lanes.length).toBeGreaterThan(2);
+    expect(Math.max(...lanes.map(({ n }) => n))).toBeLessThan(4500);
+  } finally {
+    await db.drop();
+  }
+});

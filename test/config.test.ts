@@ -1,0 +1,86 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { describe, expect, test } from 'vitest';
+
+import { loadConfig } from '../src/config.ts';
+import { ConfigError } from '../src/errors.ts';
+
+function faultsOf(env: NodeJS.ProcessEnv): string {
+  try {
+    loadConfig(env);
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigError);
+    return (error as ConfigError).message;
+  }
+  throw new Error('the configuration was accepted');
+}
+
+describe('loadConfig', () => {
+  test('needs nothing: every variable has a default or may be unset', () => {
+    const config = loadConfig({});
+    expect(config.DATABASE_URL).toBeUndefined();
+    expect(config.REDIS_URL).toBeUndefined();
+    expect(config).toMatchObject({
+      ANNALS_QUEUE_BACKEND: 'auto',
+      ANNALS_QUEUE_PREFIX: 'annals',
+      ANNALS_DATA_DIR: '.annals',
+    });
+    expect(Object.isFrozen(config)).toBe(true);
+  });
+
+  test('reads numbers as numbers', () => {
+    expect(loadConfig({ ANNALS_BATCH_MAX_ROWS: '250' }).ANNALS_BATCH_MAX_ROWS).toBe(250);
+  });
+
+  test('takes an empty variable as unset', () => {
+    const empty = { DATABASE_URL: '', ANNALS_DATA_DIR: '', ANNALS_BATCH_MAX_ROWS: '' };
+    expect(loadConfig(empty)).toEqual(loadConfig({}));
+  });
+
+  test('names every fault at once: the variable, what it got and what it takes', () => {
+    const message = faultsOf({
+      ANNALS_QUEUE_BACKEND: 'kafka',
+      ANNALS_QUEUE_PREFIX: 'No Good',
+      ANNALS_BATCH_MAX_ROWS: 'many',
+      ANNALS_LOG_LEVEL: 'info',
+    });
+    expect(message).toMatch(/ANNALS_QUEUE_BACKEND: got "kafka"; .*"auto"\|"redis"\|"postgres"/);
+    expect(message).toMatch(/ANNALS_QUEUE_PREFIX: got "No Good"; takes 1 to 40 of a-z/);
+    expect(message).toMatch(/ANNALS_BATCH_MAX_ROWS: got "many"; takes a whole number/);
+    expect(message).not.toMatch(/ANNALS_LOG_LEVEL/);
+  });
+
+  test('refuses numbers beyond their range', () => {
+    expect(faultsOf({ ANNALS_WORKER_CONCURRENCY: '0' })).toMatch(
+      /ANNALS_WORKER_CONCURRENCY: got "0"/,
+    );
+    expect(faultsOf({ ANNALS_WORKER_CONCURRENCY: '1.5' })).toMatch(/ANNALS_WORKER_CONCURRENCY/);
+  });
+
+  test('never repeats a secret', () => {
+    const message = faultsOf({ DATABASE_URL: 'mysql://me:hunter2@host/db', REDIS_URL: 'hunter3' });
+    expect(message).toMatch(/DATABASE_URL: got a value \(hidden\); .*postgresql:\/\//);
+    expect(message).toMatch(/REDIS_URL: got a value \(hidden\)/);
+    expect(message).not.toMatch(/hunter/);
+  });
+});
+
+test('a .env file stands behind the environment', () => {
+  const before = { cwd: process.cwd(), env: { ...process.env } };
+  const folder = mkdtempSync(join(tmpdir(), 'annals-env-'));
+  writeFileSync(join(folder, '.env'), 'ANNALS_QUEUE_PREFIX=of_file\nANNALS_BATCH_MAX_ROWS=7\n');
+  try {
+    process.env['ANNALS_BATCH_MAX_ROWS'] = '8';
+    process.chdir(folder);
+    expect(loadConfig()).toMatchObject({
+      ANNALS_QUEUE_PREFIX: 'of_file',
+      ANNALS_BATCH_MAX_ROWS: 8,
+    });
+  } finally {
+    process.chdir(before.cwd);
+    process.env = before.env;
+    rmSync(folder, { recursive: true });
+  }
+});

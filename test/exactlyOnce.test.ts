@@ -1,0 +1,216 @@
+import fc from 'fast-check';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { createPrismaClient, type PrismaClient } from '../src/database/client.ts';
+import { encodeEvent, EVENT_KINDS, type EventKind } from '../src/queues/events.ts';
+import { BatchWriter, type Verdict } from '../src/workers/batchWriter.ts';
+import { writeBatch, WRITERS } from '../src/workers/writers/index.ts';
+import { createTestDatabase, type TestDatabase } from './support/database.ts';
+import { deadlocks, encodedSample, forgetEvents, sample, snapshot } from './support/events.ts';
+import { seedParents } from './support/pipeline.ts';
+
+let db: TestDatabase;
+/** As many workers as there are clients. */
+let clients: PrismaClient[];
+
+beforeAll(async () => {
+  db = await createTestDatabase();
+  await seedParents(db);
+  clients = Array.from({ length: 3 }, () => createPrismaClient(db.url));
+});
+
+afterAll(async () => {
+  expect(await deadlocks(db)).toBe(0);
+  await Promise.all(clients.map((client) => client.$disconnect()));
+  await db.drop();
+});
+
+beforeEach(() => forgetEvents(db));
+
+const writerOf = (kind: EventKind, client: PrismaClient, maxRows = 5000) =>
+  new BatchWriter({ write: (json) => writeBatch(client, WRITERS[kind], json), maxRows });
+
+/** One event of a stream: the n-th of its kind. */
+interface Drawn {
+  kind: EventKind;
+  n: number;
+}
+
+/** Sends jobs to workers that run at once: job k to worker k modulo their number. */
+async function deliver(jobs: Drawn[][]): Promise<Verdict[]> {
+  const writers = clients.map(
+    (client) =>
+      Object.fromEntries(EVENT_KINDS.map((kind) => [kind, writerOf(kind, client, 50)])) as Record<
+        EventKind,
+        BatchWriter
+      >,
+  );
+  const verdicts = await Promise.all(
+    jobs.flatMap((job, index) =>
+      EVENT_KINDS.map((kind) =>
+        writers[index % writers.length]![kind].submit(
+          job
+            .filter((event) => event.kind === kind)
+            .map(({ n }) => encodedSample(kind, n, (n * 7) % 60)),
+        ),
+      ),
+    ),
+  );
+  return verdicts.flat();
+}
+
+const streams = fc.uniqueArray(
+  fc.record({ kind: fc.constantFrom(...EVENT_KINDS), n: fc.nat(200) }),
+  { minLength: 1, maxLength: 200, selector: ({ kind, n }) => `${kind} ${n}` },
+);
+
+/** The stream with each event once to three times, in any order, in jobs of any size. */
+const deliveries = streams.chain((stream) =>
+  fc.record({
+    stream: fc.constant(stream),
+    jobs: fc
+      .tuple(
+        fc.array(fc.integer({ min: 1, max: 3 }), {
+          minLength: stream.length,
+          maxLength: stream.length,
+        }),
+        fc.infiniteStream(fc.nat()),
+        fc.integer({ min: 1, max: 60 }),
+      )
+      .map(([times, random, jobSize]) => {
+        const events = stream
+          .flatMap((event, index) => Array.from({ length: times[index]! }, () => event))
+          .map((event) => ({ event, place: random.next().value as number }))
+          .sort((a, b) => a.place - b.place)
+          .map(({ event }) => event);
+        return Array.from({ length: Math.ceil(events.length / jobSize) }, (_, index) =>
+          events.slice(index * jobSize, (index + 1) * jobSize),
+        );
+      }),
+  }),
+);
+
+describe('exactly once', () => {
+  it('leaves the same tables whatever the order, the repetitions and the jobs', async () => {
+    await fc.assert(
+      fc.asyncProperty(deliveries, async ({ stream, jobs }) => {
+        await forgetEvents(db);
+        await deliver([stream]);
+        const once = await snapshot(db);
+        await forgetEvents(db);
+        const verdicts = await deliver(jobs);
+        expect(verdicts.every(({ state }) => state === 'committed')).toBe(true);
+        expect(await snapshot(db)).toBe(once);
+      }),
+      { numRuns: 25 },
+    );
+  });
+
+  it('counts an event once when many workers get it at once', async () => {
+    const events = Array.from({ length: 300 }, (_, n) => encodedSample('memory-access', n));
+    const shuffled = (seed: number) =>
+      events
+        .map((event, n) => ({ event, place: (n * (2 * seed + 1) * 7919) % 300 }))
+        .sort((a, b) => a.place - b.place)
+        .map(({ event }) => event);
+    const writers = clients.flatMap((client) => [
+      writerOf('memory-access', client, 40),
+      writerOf('memory-access', client, 70),
+      writerOf('memory-access', client, 300),
+    ]);
+    await Promise.all(writers.map((writer, index) => writer.submit(shuffled(index))));
+    expect(
+      await db.sql(`SELECT "id", "accessCount" AS n FROM "InteractionMemory" ORDER BY 1`),
+    ).toEqual([
+      { id: 'memory-0', n: 100 },
+      { id: 'memory-1', n: 100 },
+      { id: 'memory-2', n: 100 },
+    ]);
+    const inserted = writers.reduce((sum, { stats }) => sum + stats.inserted, 0);
+    const duplicates = writers.reduce((sum, { stats }) => sum + stats.duplicates, 0);
+    expect({ inserted, duplicates }).toEqual({
+      inserted: 300,
+      duplicates: 300 * (writers.length - 1),
+    });
+  });
+
+  it('queues up instead of deadlocking when batches share memories in any order', async () => {
+    const MEMORIES = 1000;
+    await db.sql(
+      `INSERT INTO "InteractionMemory" ("id", "userId", "agentId", "type", "content", "importance", "updatedAt")
+       SELECT md5(n::text), 'user', 'agent', 'fact', '{}', 0.5, now() FROM generate_series(1, $1) n`,
+      [MEMORIES],
+    );
+    const ids = (
+      await db.sql(`SELECT "id" FROM "InteractionMemory" WHERE length("id") = 32 ORDER BY random()`)
+    ).map(({ id }) => id as string);
+    const writers = clients.flatMap((client) =>
+      [1, 2, 3].map(() => writerOf('memory-access', client, 400)),
+    );
+    await Promise.all(
+      writers.map((writer, index) =>
+        writer.submit(
+          Array.from({ length: 4000 }, (_, n) =>
+            encodeEvent('memory-access', {
+              ...sample('memory-access', index * 10_000 + n + 1000),
+              memoryId: ids[(n * (2 * index + 1) + index * 111) % MEMORIES],
+            }),
+          ),
+        ),
+      ),
+    );
+    const [row] = await db.sql(`SELECT sum("accessCount")::int AS n FROM "InteractionMemory"`);
+    expect(row.n).toBe(writers.length * 4000);
+    expect(await deadlocks(db)).toBe(0);
+    await forgetEvents(db);
+    await db.sql(`DELETE FROM "InteractionMemory" WHERE length("id") = 32`);
+  });
+
+  it('takes the latest access whatever the order', async () => {
+    const writer = writerOf('memory-access', clients[0]!);
+    await writer.submit([encodedSample('memory-access', 30, 50)]);
+    await writer.submit([encodedSample('memory-access', 33, 10)]);
+    const [memory] = await db.sql(
+      `SELECT "lastAccessedAt"::text AS at FROM "InteractionMemory" WHERE "id" = 'memory-0'`,
+    );
+    expect(memory.at).toBe('2024-05-15 15:00:50');
+  });
+});
+
+describe('what the database alone refuses', () => {
+  const REFUSED = 'no_forbidden';
+
+  beforeAll(() =>
+    db.sql(
+      `ALTER TABLE "MemoryAccess" ADD CONSTRAINT ${REFUSED} CHECK ("context" IS DISTINCT FROM 'forbidden')`,
+    ),
+  );
+  afterAll(() => db.sql(`ALTER TABLE "MemoryAccess" DROP CONSTRAINT ${REFUSED}`));
+
+  const batchWith = (offenders: number[]) =>
+    Array.from({ length: 1000 }, (_, n) => {
+      const event = encodedSample('memory-access', n);
+      return offenders.includes(n)
+        ? { ...event, json: event.json.replace('{', '{"context":"forbidden",') }
+        : event;
+    });
+
+  it.each([[[0]], [[999]], [[437]], [[3, 4, 900]]])(
+    'is alone refused: offenders %j of 1,000',
+    async (offenders) => {
+      const writer = writerOf('memory-access', clients[0]!);
+      const verdicts = await writer.submit(batchWith(offenders));
+      verdicts.forEach((verdict, n) => {
+        if (offenders.includes(n))
+          expect(verdict).toMatchObject({
+            state: 'refused',
+            reason: expect.stringContaining(REFUSED),
+          });
+        else expect(verdict.state).toBe('committed');
+      });
+      expect(writer.stats.statements).toBeLessThanOrEqual(1 + 20 * offenders.length);
+      const [row] = await db.sql('SELECT count(*)::int AS n FROM "MemoryAccess"');
+      expect(row.n).toBe(1000 - offenders.length);
+    },
+  );
+});

@@ -1,0 +1,64 @@
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, expect, it } from 'vitest';
+
+import { openServers } from '../src/embedded/index.ts';
+import { createProducer, type EventInput } from '../src/index.ts';
+import { openQueue } from '../src/queues/backend.ts';
+import { describeRedis, redisUrl, testPrefix } from './support/database.ts';
+import { testConfig } from './support/pipeline.ts';
+
+const ACCESS: EventInput<'memory-access'> = {
+  memoryId: 'memory',
+  accessType: 'read',
+  accessedBy: 'agent',
+  accessorType: 'agent',
+};
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'annals-producer-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+it('sends to embedded servers when nothing is configured', async () => {
+  const config = testConfig({
+    DATABASE_URL: '',
+    REDIS_URL: '',
+    ANNALS_DATA_DIR: join(folder, 'data'),
+    ANNALS_QUEUE_BACKEND: 'postgres',
+  });
+  const servers = await openServers(config, () => {}, { graceMs: 0 });
+  const producer = createProducer({ config });
+  producer.memoryAccess(ACCESS);
+  await producer.flush();
+  await producer.close();
+  expect(producer.stats()).toMatchObject({ accepted: 1, delivered: 1, dropped: 0 });
+
+  const queue = openQueue({ ...servers.queue, prefix: 'annals' }, 'memory-access');
+  expect(await queue.getWaitingCount()).toBe(1);
+  await queue.close();
+  // The producer has let go, so that ours is the last lease.
+  await servers.close();
+  const pidFile = join(folder, 'data', 'postgres', 'postmaster.pid');
+  await expect.poll(() => existsSync(pidFile), { timeout: 20_000 }).toBe(false);
+});
+
+describeRedis('with a Redis', () => {
+  it('embeds nothing', async () => {
+    const dataDir = join(folder, 'none');
+    const config = testConfig({
+      DATABASE_URL: '',
+      REDIS_URL: redisUrl(),
+      ANNALS_DATA_DIR: dataDir,
+      ANNALS_QUEUE_PREFIX: testPrefix(),
+    });
+    const producer = createProducer({ config });
+    producer.memoryAccess(ACCESS);
+    await producer.close();
+    expect(producer.stats()).toMatchObject({ delivered: 1 });
+    expect(existsSync(dataDir)).toBe(false);
+  });
+});

@@ -1,0 +1,147 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { InvalidEventError, UnavailableError } from '../src/errors.ts';
+import { prepareQueues, type QueueLocation } from '../src/queues/backend.ts';
+import { createTestDatabase, testPrefix, type TestDatabase } from './support/database.ts';
+import { sample } from './support/events.ts';
+import { openQueues, testProducer } from './support/pipeline.ts';
+
+let db: TestDatabase;
+let location: QueueLocation;
+let queues: ReturnType<typeof openQueues>;
+
+beforeAll(async () => {
+  db = await createTestDatabase();
+});
+afterAll(() => db.drop());
+
+const event = (n: number, context = '') => ({ ...sample('memory-access', n), context }) as never;
+
+/** Events in each waiting job, oldest first. */
+const jobSizes = async () =>
+  (await queues['memory-access'].getWaiting(0, -1)).map(({ data }) => data.events.length);
+
+describe('packing', () => {
+  beforeEach(async () => {
+    location = { kind: 'postgres', url: db.url, prefix: testPrefix() };
+    await prepareQueues(location);
+    queues = openQueues(location);
+    return () => queues.close();
+  });
+
+  it('fills jobs up to the count', async () => {
+    const producer = testProducer(location, { env: { ANNALS_PACK_MAX_EVENTS: '100' } });
+    for (let n = 0; n < 250; n++) producer.memoryAccess(event(n));
+    await producer.close();
+    expect(await jobSizes()).toEqual([100, 100, 50]);
+  });
+
+  it('fills jobs up to the bytes; a larger event travels alone', async () => {
+    const producer = testProducer(location, { env: { ANNALS_PACK_MAX_BYTES: '10000' } });
+    for (const [n, length] of [4000, 4000, 4000, 20_000, 10].entries()) {
+      producer.memoryAccess(event(n, 'x'.repeat(length)));
+    }
+    await producer.close();
+    const jobs = await queues['memory-access'].getWaiting(0, -1);
+    expect(jobs.map(({ data }) => data.events.length)).toEqual([2, 1, 1, 1]);
+    for (const { data } of jobs.filter(({ data }) => data.events.length > 1)) {
+      expect(JSON.stringify(data).length).toBeLessThanOrEqual(10_000);
+    }
+  });
+
+  it('sends a lone event within 50 ms of its own accord, once connected', async () => {
+    const producer = testProducer(location);
+    producer.memoryAccess(event(1));
+    await producer.flush();
+    const emittedAt = performance.now();
+    producer.memoryAccess(event(2));
+    while (producer.stats().buffered > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    // 10 ms of waiting for company; the rest is the queue's answer on a busy machine.
+    expect(performance.now() - emittedAt).toBeLessThan(1000);
+    expect(await jobSizes()).toEqual([1, 1]);
+    await producer.close();
+  });
+});
+
+describe('with a queue that does not answer', () => {
+  const nowhere: QueueLocation = {
+    kind: 'postgres',
+    url: 'postgresql://nobody@127.0.0.1:1/nowhere',
+    prefix: 'annals',
+  };
+
+  it('holds no more than the bound, counts what it drops, and closes by its deadline', async () => {
+    let dropped = 0;
+    const producer = testProducer(nowhere, {
+      env: { ANNALS_BUFFER_MAX_EVENTS: '10' },
+      onDrop: (events) => (dropped += events),
+      onError: () => {
+        throw new Error('a callback that throws harms nobody');
+      },
+    });
+    for (let n = 0; n < 15; n++) producer.memoryAccess(event(n));
+    expect(producer.stats()).toMatchObject({ accepted: 15, buffered: 10, dropped: 5 });
+    const flushing = producer.flush();
+    flushing.catch(() => {}); // looked at below
+    const closedAt = performance.now();
+    await expect(producer.close({ deadlineMs: 300 })).rejects.toThrow(/10 events .* dropped/);
+    expect(performance.now() - closedAt).toBeLessThan(2500);
+    await expect(flushing).rejects.toThrow(UnavailableError);
+    expect(producer.stats()).toMatchObject({
+      accepted: 15,
+      delivered: 0,
+      buffered: 0,
+      dropped: 15,
+    });
+    expect(dropped).toBe(15);
+  });
+});
+
+describe('a wrong event', () => {
+  const wrong: [string, Record<string, unknown>, string][] = [
+    ['a typo', { usefullness: 1 }, 'usefullness'],
+    ['a number out of range', { usefulness: 2 }, 'usefulness'],
+    ['NaN', { usefulness: Number.NaN }, 'usefulness'],
+    ['an id that is none', { id: 'x' }, 'id'],
+    ['a time without a zone', { occurredAt: '2024-05-15T15:00:00' }, 'occurredAt'],
+  ];
+  it.each(wrong)('%s is refused with the field', async (_, change, field) => {
+    const producer = testProducer({ kind: 'postgres', url: db.url, prefix: 'annals' });
+    try {
+      producer.memoryAccess({ ...sample('memory-access', 1), ...change } as never);
+      expect.unreachable();
+    } catch (error) {
+      expect(error).toBeInstanceOf(InvalidEventError);
+      expect(error).toMatchObject({ field });
+    }
+    expect(producer.stats()).toMatchObject({ accepted: 0, invalid: 1 });
+    await producer.close();
+  });
+
+  it('goes to onInvalid instead, whatever it throws itself', async () => {
+    const errors: InvalidEventError[] = [];
+    const producer = testProducer(
+      { kind: 'postgres', url: db.url, prefix: 'annals' },
+      { onInvalid: (error) => errors.push(error) },
+    );
+    const thrower = {
+      toJSON: () => {
+        throw new TypeError('mine');
+      },
+    };
+    producer.transition({ stateId: 's', triggerType: 't', transitionData: thrower });
+    producer.transition({ stateId: 's', triggerType: 't', transitionData: new Date(Number.NaN) });
+    producer.sessionEvent({
+      sessionId: 's',
+      eventType: 'e',
+      eventData: 'x'.repeat(300_000),
+      sequence: 1,
+    });
+    expect(errors.map(({ message }) => message)).toEqual([
+      expect.stringContaining('mine'),
+      expect.stringContaining('invalid Date'),
+      expect.stringContaining('at most 262144'),
+    ]);
+    await producer.close();
+  });
+});

@@ -1,0 +1,58 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+
+import { expect, it } from 'vitest';
+import { z } from 'zod';
+
+import { SETTINGS } from '../src/config.ts';
+import { EVENT_KINDS, EVENT_SCHEMAS } from '../src/queues/events.ts';
+
+// `UPDATE_DOCS=1 npm test -- test/readme.test.ts` writes what these tests compare.
+const update = process.env['UPDATE_DOCS'] === '1';
+const path = (name: string) => new URL(`../${name}`, import.meta.url);
+
+it('README lists every setting as src/config.ts has it', () => {
+  const rows = Object.entries(SETTINGS).map(([name, { schema, about }]) => {
+    const initial = schema.safeParse(undefined).data;
+    return `| \`${name}\` | ${initial === undefined ? '' : `\`${initial}\``} | ${about.replaceAll('|', '\\|')} |`;
+  });
+  const table = ['| variable | default | meaning |', '| --- | --- | --- |', ...rows].join('\n');
+  const readme = readFileSync(path('README.md'), 'utf8');
+  const marked = /(<!-- settings: [^>]*-->\n)[\s\S]*?(<!-- \/settings -->)/;
+  const expected = readme.replace(
+    marked,
+    (_, begin: string, end: string) => `${begin}\n${table}\n\n${end}`,
+  );
+  if (update) writeFileSync(path('README.md'), expected);
+  else expect(readme).toBe(expected);
+});
+
+it('.env.example names every setting, and no other', () => {
+  const example = Object.entries(SETTINGS)
+    .map(
+      ([name, { schema, about }]) =>
+        `# ${about.replaceAll('`', '')}\n#${name}=${schema.safeParse(undefined).data ?? ''}\n`,
+    )
+    .join('\n');
+  if (update) writeFileSync(path('.env.example'), example);
+  else expect(readFileSync(path('.env.example'), 'utf8')).toBe(example);
+});
+
+it('docs/events.schema.json is the JSON Schema of an envelope of each kind', () => {
+  const envelopes = EVENT_KINDS.map((kind) => [
+    kind,
+    {
+      type: 'object',
+      required: ['v', 'events'],
+      properties: {
+        v: { const: 1 },
+        events: {
+          type: 'array',
+          items: z.toJSONSchema(EVENT_SCHEMAS[kind], { io: 'input', target: 'draft-2020-12' }),
+        },
+      },
+    },
+  ]);
+  const schema = `${JSON.stringify({ $schema: 'https://json-schema.org/draft/2020-12/schema', title: "The data of a job, by its queue's name", $defs: Object.fromEntries(envelopes) }, null, 2)}\n`;
+  if (update) writeFileSync(path('docs/events.schema.json'), schema);
+  else expect(readFileSync(path('docs/events.schema.json'), 'utf8')).toBe(schema);
+});

@@ -1,0 +1,64 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+
+import { afterAll, beforeAll, expect, it } from 'vitest';
+
+import { createTestDatabase, type TestDatabase } from './support/database.ts';
+import { openQueues } from './support/pipeline.ts';
+import { ROOT, run } from './support/process.ts';
+import { createUserAndAgent } from './service/fixture.ts';
+
+const readme = readFileSync(join(ROOT, 'README.md'), 'utf8');
+
+/** The TypeScript of a section, with the package's name pointing at the source. */
+function snippetOf(heading: string): string {
+  const [, code] =
+    new RegExp(`## ${heading}\\n[^]*?\`\`\`typescript\\n([^]*?)\`\`\``).exec(readme) ?? [];
+  if (!code) throw new Error(`README has no snippet under "${heading}"`);
+  expect(code).toContain("from 'annals'");
+  return code.replace("from 'annals'", `from '${pathToFileURL(join(ROOT, 'src/index.ts')).href}'`);
+}
+
+let db: TestDatabase;
+let folder: string;
+const runSnippet = (heading: string) => {
+  const file = join(folder, 'snippet.mts');
+  writeFileSync(file, snippetOf(heading));
+  return run(process.execPath, ['--import', 'tsx', file], {
+    env: { DATABASE_URL: db.url, REDIS_URL: undefined, ANNALS_QUEUE_BACKEND: 'postgres' },
+    timeoutMs: 20_000,
+  });
+};
+
+beforeAll(async () => {
+  db = await createTestDatabase();
+  await createUserAndAgent(db);
+  folder = mkdtempSync(join(tmpdir(), 'annals-readme-'));
+});
+afterAll(async () => {
+  rmSync(folder, { recursive: true, force: true });
+  await db.drop();
+});
+
+it('emitting from an agent hands four events to the queues', async () => {
+  expect(await runSnippet('Emit from an agent')).toMatchObject({ code: 0, stderr: '' });
+  const queues = openQueues({ kind: 'postgres', url: db.url, prefix: 'annals' });
+  for (const kind of ['session-event', 'memory-access', 'transition', 'metrics'] as const) {
+    const [job] = await queues[kind].getWaiting();
+    expect(job?.data.events).toHaveLength(1);
+  }
+  await queues.close();
+});
+
+it('using the service stores what it says', async () => {
+  expect(await runSnippet('Use the service')).toMatchObject({ code: 0, stderr: '' });
+  expect(
+    await db.sql(
+      `SELECT "status", "qualityScore" FROM "AgentSession" WHERE "sessionId" = 'session-id'`,
+    ),
+  ).toEqual([{ status: 'completed', qualityScore: 0.9 }]);
+  expect(await db.prisma.moduleState.count()).toBe(1);
+  expect(await db.prisma.interactionMemory.count()).toBe(1);
+});

@@ -1,0 +1,81 @@
+import type { EncodedEvent, EventKind } from '../../src/queues/events.ts';
+import { encodeEvent, EVENT_KINDS } from '../../src/queues/events.ts';
+import type { TestDatabase } from './database.ts';
+
+/** The n-th of a family of ids. */
+export function eventId(n: number, family = 0): string {
+  return `${family.toString(16).padStart(8, '0')}-0000-4000-8000-${n.toString(16).padStart(12, '0')}`;
+}
+
+/** A right event of each kind, for the parents that `seedParents` makes. */
+export const SAMPLES: Record<EventKind, (n: number) => Record<string, unknown>> = {
+  'memory-access': (n) => ({
+    memoryId: `memory-${n % 3}`,
+    accessType: 'read',
+    accessedBy: 'agent',
+    accessorType: 'agent',
+    usefulness: (n % 11) / 10,
+  }),
+  transition: (n) => ({
+    stateId: 'state',
+    triggerType: 'user_action',
+    transitionData: { n },
+  }),
+  metrics: (n) =>
+    n % 2 === 0
+      ? { scope: 'session', sessionId: 'session', metricType: 'turns', metricValue: n }
+      : { scope: 'agent', agentId: 'agent', metricType: 'turns', metricValue: n },
+  'session-event': (n) => ({
+    sessionId: n % 2 === 0 ? 'session' : 'session-row',
+    eventType: 'user_input',
+    eventData: { n },
+    sequence: n,
+  }),
+};
+
+/** A right event as it stands in a job. `second` counts from 2024-05-15T15:00:00Z. */
+export function sample(kind: EventKind, n: number, second = n): Record<string, unknown> {
+  return {
+    id: eventId(n, EVENT_KINDS.indexOf(kind) + 1),
+    occurredAt: new Date(Date.UTC(2024, 4, 15, 15, 0, second)).toISOString(),
+    ...SAMPLES[kind](n),
+  };
+}
+
+export function encodedSample(kind: EventKind, n: number, second = n): EncodedEvent {
+  return encodeEvent(kind, sample(kind, n, second));
+}
+
+const EVENT_TABLES = [
+  'MemoryAccess',
+  'StateTransition',
+  'SessionMetric',
+  'AgentMetric',
+  'SessionEvent',
+];
+
+/** All that events leave behind, as text that is equal exactly where the tables are. */
+export async function snapshot(db: TestDatabase): Promise<string> {
+  const parts = await Promise.all([
+    ...EVENT_TABLES.map((table) =>
+      db.sql(`SELECT coalesce(json_agg(t ORDER BY t."id")::text, '') AS text FROM "${table}" t`),
+    ),
+    db.sql(`SELECT json_agg(m ORDER BY m."id")::text AS text FROM "InteractionMemory" m`),
+  ]);
+  return parts.map(([row]) => row.text).join('\n');
+}
+
+/** Undoes what events left behind. */
+export async function forgetEvents(db: TestDatabase): Promise<void> {
+  await db.sql(`TRUNCATE ${EVENT_TABLES.map((table) => `"${table}"`).join(', ')}`);
+  await db.sql(`UPDATE "InteractionMemory" SET "accessCount" = 0, "lastAccessedAt" = NULL`);
+}
+
+/** Deadlocks that the database has had to break. */
+export async function deadlocks(db: TestDatabase): Promise<number> {
+  await db.sql('SELECT pg_stat_force_next_flush()').catch(() => {});
+  const [row] = await db.sql(
+    'SELECT deadlocks::int FROM pg_stat_database WHERE datname = current_database()',
+  );
+  return row.deadlocks;
+}

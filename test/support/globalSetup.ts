@@ -1,0 +1,130 @@
+import { randomBytes } from 'node:crypto';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import pg from 'pg';
+import type { TestProject } from 'vitest/node';
+
+import { initCluster } from '../../src/embedded/cluster.ts';
+import { postgresUrl, startPostgres, stopPostgres } from '../../src/embedded/postgres.ts';
+import { freePort, type ServerProcess } from '../../src/embedded/process.ts';
+import { redisUrl, startRedis, stopRedis } from '../../src/embedded/redis.ts';
+import { killLeftOvers } from './pids.ts';
+import { onPath, testBinaries } from './programs.ts';
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    /** The superuser's URL of the PostgreSQL that the run's test files share. */
+    postgresUrl: string;
+    /** The Redis that the run's test files share; null without `redis-server` on the PATH. */
+    redisUrl: string | null;
+  }
+}
+
+const MIGRATIONS = new URL('../../prisma/migrations/', import.meta.url);
+
+/** What the run holds goes with the run: speed is all that counts. */
+const THROWAWAY_SETTINGS = {
+  fsync: 'off',
+  synchronous_commit: 'off',
+  full_page_writes: 'off',
+  shared_buffers: '128MB',
+  max_connections: '400',
+  max_wal_size: '4GB',
+  jit: 'off',
+};
+
+/** Starts a PostgreSQL and a Redis for the whole run; returns what stops them. */
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const folder = mkdtempSync(join(tmpdir(), 'annals-test-'));
+  chmodSync(folder, 0o711); // the account that PostgreSQL runs as when we are root must pass
+  const pidFolder = join(folder, 'pids');
+  const keep = process.env['ANNALS_TEST_KEEP'] === '1';
+  const servers: { server: ServerProcess; stop: (server: ServerProcess) => Promise<void> }[] = [];
+
+  // The last resort when the run ends without its teardown: nothing asynchronous works here.
+  const atExit = () => {
+    killLeftOvers(pidFolder);
+    for (const { server } of servers) if (server.isRunning()) process.kill(server.pid, 'SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
+  };
+  if (!keep) process.once('exit', atExit);
+
+  const binaries = testBinaries();
+  const [password, port] = [randomBytes(16).toString('hex'), await freePort()];
+  const dataDir = join(folder, 'postgres');
+  await initCluster(binaries, dataDir, password);
+  const postgres = await startPostgres({
+    binaries,
+    dataDir,
+    password,
+    port,
+    logFile: join(folder, 'postgres.log'),
+    settings: THROWAWAY_SETTINGS,
+  });
+  servers.push({ server: postgres, stop: stopPostgres });
+  const url = postgresUrl(port, password);
+  await createTemplate(url);
+
+  const program = onPath('redis-server');
+  let redis: string | null = null;
+  if (program) {
+    const redisPort = await freePort();
+    const server = await startRedis({
+      program,
+      dataDir: join(folder, 'redis'),
+      password,
+      port: redisPort,
+      logFile: join(folder, 'redis.log'),
+      appendOnly: false,
+    });
+    servers.push({ server, stop: stopRedis });
+    redis = redisUrl(redisPort, password);
+  } else console.warn('redis-server is not on the PATH: the Redis suites are skipped.');
+
+  project.provide('pidFolder', pidFolder);
+  project.provide('postgresUrl', url);
+  project.provide('redisUrl', redis);
+
+  return async () => {
+    killLeftOvers(pidFolder);
+    if (keep) {
+      console.warn(
+        `ANNALS_TEST_KEEP=1: still running are ${servers.map(({ server }) => `${server.name} (pid ${server.pid})`).join(', ')}, with data in ${folder}`,
+      );
+      for (const { server } of servers) server.detach();
+      return;
+    }
+    await Promise.all(servers.map(({ server, stop }) => stop(server)));
+    rmSync(folder, { recursive: true, force: true });
+    process.off('exit', atExit);
+  };
+}
+
+/** A database with every migration applied, which `createTestDatabase` clones. */
+async function createTemplate(url: string): Promise<void> {
+  const run = async (database: string, statements: string[]) => {
+    const client = new pg.Client({
+      connectionString: Object.assign(new URL(url), { pathname: database }).href,
+    });
+    await client.connect();
+    try {
+      // Each as one simple query: a lone CREATE INDEX CONCURRENTLY is then outside a transaction.
+      for (const sql of statements) await client.query(sql);
+    } finally {
+      await client.end();
+    }
+  };
+  await run('postgres', ['CREATE DATABASE annals_template']);
+  const files = existsSync(MIGRATIONS)
+    ? readdirSync(MIGRATIONS, { withFileTypes: true })
+        .filter((entry) => entry.isDirectory())
+        .map((entry) => new URL(`${entry.name}/migration.sql`, MIGRATIONS))
+        .toSorted((a, b) => (a.href < b.href ? -1 : 1))
+    : [];
+  await run(
+    'annals_template',
+    files.map((file) => readFileSync(file, 'utf8')),
+  );
+}
