@@ -1,0 +1,14 @@
+/* A worker process that is killed, frozen and cut off: DATABASE_URL, and the queue as an argument. */
+import { loadConfig } from '../../src/config.ts';
+import { createLogger } from '../../src/logger.ts';
+import { startWorkers } from '../../src/workers/runtime.ts';
+
+const config = loadConfig();
+const workers = await startWorkers({
+  databaseUrl: config.DATABASE_URL ?? '',
+  queue: JSON.parse(process.argv[2] ?? ''),
+  config,
+  log: createLogger(config),
+});
+process.once('disconnect', () => process.exit(1)); // ends with the process that started it
+process.once('message', () => void workers.stop(10_000).then(() => process.exit()));
