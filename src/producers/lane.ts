@@ -101,7 +101,7 @@ export class Lane {
   async #send(): Promise<void> {
     const packs: EncodedEvent[][] = [];
     while (packs.length < MAX_JOBS_A_CALL && this.#buffer.length > 0) packs.push(this.#takePack());
-    const envelopes = packs.map(packEnvelope);
+    const envelopes = packs.map((pack) => packEnvelope(pack));
     if (await this.#sendUntilTaken(envelopes)) {
       for (const pack of packs) {
         this.#delivered += pack.length;
