@@ -108,6 +108,26 @@ export const SETTINGS = {
     integer(MIB, 16 * 1024 * MIB).default(64 * MIB),
     'Bytes of JSON that a producer holds in memory at most.',
   ),
+  ANNALS_DURABILITY: setting(
+    z.enum(['queue', 'sync']).default('queue'),
+    'When an event is safe from `kill -9` of its process: `queue`: once the queue or the spool has it; `sync`: before `emit` returns, by way of the spool.',
+  ),
+  ANNALS_SPOOL_DIR: setting(
+    z.string().min(1).default('.annals/spool'),
+    'Folder, on a disk of this machine, of events that the queue has not taken yet, relative to the working directory.',
+  ),
+  ANNALS_SPOOL_MAX_BYTES: setting(
+    integer(MIB, 1024 * 1024 * MIB).default(256 * MIB),
+    'Bytes that the spool of a producer takes on disk at most.',
+  ),
+  ANNALS_SPOOL_AFTER_MS: setting(
+    integer(10, 600_000).default(1000),
+    'Milliseconds in which the queue has to take events before these go to the spool.',
+  ),
+  ANNALS_ON_FULL: setting(
+    z.enum(['drop', 'throw']).default('drop'),
+    'What becomes of a new event when memory and spool are full: `drop` it and count it, or `throw` from `emit`.',
+  ),
 } as const;
 
 type Settings = typeof SETTINGS;

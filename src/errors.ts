@@ -88,6 +88,18 @@ export class UnavailableError extends AnnalsError {
   override readonly retryable = true;
 }
 
+/** Memory and spool are full (or the spool cannot be written): the event was not accepted. */
+export class SpoolFullError extends AnnalsError {
+  readonly code = 'SPOOL_FULL';
+  override readonly retryable = true;
+}
+
+/** The spool's folder or one of its files cannot be used; the message says which, and why. */
+export class SpoolError extends AnnalsError {
+  readonly code = 'SPOOL';
+  override readonly retryable = true;
+}
+
 /** An embedded server could not be started; the message says why and what to do. */
 export class EmbeddedServerError extends AnnalsError {
   readonly code = 'EMBEDDED_SERVER';

@@ -4,6 +4,7 @@ import { expect, it } from 'vitest';
 import { z } from 'zod';
 
 import { SETTINGS } from '../src/config.ts';
+import { PRODUCER_LEDGER } from '../src/queues/envelope.ts';
 import { EVENT_KINDS, EVENT_SCHEMAS } from '../src/queues/events.ts';
 
 // `UPDATE_DOCS=1 npm test -- test/readme.test.ts` writes what these tests compare.
@@ -45,6 +46,7 @@ it('docs/events.schema.json is the JSON Schema of an envelope of each kind', () 
       required: ['v', 'events'],
       properties: {
         v: { const: 1 },
+        producer: z.toJSONSchema(PRODUCER_LEDGER, { io: 'input', target: 'draft-2020-12' }),
         events: {
           type: 'array',
           items: z.toJSONSchema(EVENT_SCHEMAS[kind], { io: 'input', target: 'draft-2020-12' }),

@@ -37,7 +37,7 @@ export function socketFolder(dataDir: string): string {
   const { uid, mode } = lstatSync(folder);
   if (uid !== lstatSync(dataDir).uid || mode & 0o077) {
     throw new EmbeddedServerError(
-      `${folder} does not belong to the owner of ${dataDir} alone. Remove it, or set ANNALS_DATA_DIR to a shorter path.`,
+      `${folder} does not belong to the owner of ${dataDir} alone. Remove it, or choose a shorter path than ${dataDir} (ANNALS_DATA_DIR, ANNALS_SPOOL_DIR).`,
     );
   }
   return folder;

@@ -1,8 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-
-import { UnavailableError } from '../errors.ts';
-import { ENVELOPE_BYTES, packEnvelope } from '../queues/envelope.ts';
-import type { EncodedEvent } from '../queues/events.ts';
+import { ENVELOPE_BYTES } from '../queues/envelope.ts';
+import type { Segment } from './spool/segment.ts';
 
 /** When events are packed into one job. */
 export interface PackLimits {
@@ -11,87 +8,123 @@ export interface PackLimits {
   maxWaitMs: number;
 }
 
-export interface LaneOptions {
-  limits: PackLimits;
-  /** Adds jobs, each the text of an envelope, to the queue; rejects if any may not be there. */
-  send: (envelopes: string[]) => Promise<void>;
-  /** Told of events that the queue has taken. */
-  onDelivered: (events: readonly EncodedEvent[]) => void;
-  /** Told of each failed attempt to send. */
-  onError: (error: unknown) => void;
+/** An accepted event in memory. */
+export interface HeldEvent {
+  readonly json: string;
+  /** UTF-8 bytes of `json`. */
+  readonly bytes: number;
+  /** Where it is on disk as well. */
+  readonly segment: Segment | undefined;
 }
 
-/** Jobs added to the queue in one call at most, which bounds what one retry repeats. */
-const MAX_JOBS_A_CALL = 16;
+export interface LaneOptions {
+  limits: PackLimits;
+  /**
+   * Resolves when something else than this lane has all of the events. Packs are taken off the
+   * array as that happens; those that are left when the signal is aborted are the lane's again.
+   */
+  deliver: (packs: HeldEvent[][], signal: AbortSignal) => Promise<void>;
+}
 
-/** Milliseconds before a failed call is repeated; doubles from the first to the last. */
-const RETRY_MS = { first: 100, last: 2000 };
+/** What one call to the queue takes at most, and so what a retry repeats. */
+export const MAX_CALL = { jobs: 16, bytes: 4 * 1024 * 1024 };
+
+/** How many of the events from `first` on go into one job: at least one. */
+export function packLength(
+  events: readonly { bytes: number }[],
+  first: number,
+  { maxEvents, maxBytes }: PackLimits,
+): number {
+  let bytes = ENVELOPE_BYTES;
+  let end = first;
+  for (; end < events.length && end - first < maxEvents; end++) {
+    bytes += (events[end] as { bytes: number }).bytes + 1;
+    if (end > first && bytes > maxBytes) break;
+  }
+  return end - first;
+}
 
 /**
- * The events of one kind on their way to their queue, first in, first out. They leave in packs:
- * as soon as one is full, or when its first event has waited for `maxWaitMs`. One call to the
- * queue is under way at a time; the next one takes what came meanwhile. A call that fails is
- * repeated until it succeeds: should the first have arrived after all, the ids of the events make
- * the second copy harmless.
+ * The events of one kind in memory, first in, first out. They leave in packs: as soon as one is
+ * full, or when its first event has waited for `maxWaitMs`. One delivery is under way at a time;
+ * the next one takes what came meanwhile.
  */
 export class Lane {
   readonly #options: LaneOptions;
-  #buffer: EncodedEvent[] = [];
-  #bufferBytes = 0;
-  /** Events taken and events delivered since the start. */
-  #accepted = 0;
-  #delivered = 0;
+  /** Events from `#head` on are waiting. */
+  #events: HeldEvent[] = [];
+  #head = 0;
+  #bytes = 0;
+  #inFlight: HeldEvent[][] = [];
+  /** Events pushed since the start, and how many of these, the oldest, are no longer here. */
+  #pushed = 0;
+  #gone = 0;
   #isSending = false;
   #timer: NodeJS.Timeout | undefined;
-  #flushes: { upTo: number; resolve: () => void; reject: (error: Error) => void }[] = [];
+  #flushes: { upTo: number; resolve: () => void }[] = [];
   readonly #abandoned = new AbortController();
 
   constructor(options: LaneOptions) {
     this.#options = options;
   }
 
-  push(event: EncodedEvent): void {
-    this.#buffer.push(event);
-    this.#bufferBytes += event.bytes;
-    this.#accepted++;
+  /** Bytes of JSON that wait, without what is being delivered. */
+  get waitingBytes(): number {
+    return this.#bytes;
+  }
+
+  push(event: HeldEvent): void {
+    this.#events.push(event);
+    this.#bytes += event.bytes;
+    this.#pushed++;
     this.#schedule();
   }
 
-  /**
-   * Sends without waiting for company; resolves when all events pushed so far are delivered.
-   *
-   * @throws {UnavailableError} when sending was given up before they were
-   */
+  /** The oldest events that wait, of so many bytes at most but one at least. */
+  oldest(maxBytes: number): HeldEvent[] {
+    const limits = { maxEvents: Infinity, maxBytes, maxWaitMs: 0 };
+    return this.#events.slice(
+      this.#head,
+      this.#head + packLength(this.#events, this.#head, limits),
+    );
+  }
+
+  /** Gives away the oldest events that wait. */
+  remove(count: number): void {
+    this.#take(count);
+    this.#settle();
+  }
+
+  /** Sends without waiting for company; resolves when all events pushed so far are gone. */
   flush(): Promise<void> {
-    if (this.#delivered === this.#accepted) return Promise.resolve();
-    if (this.#abandoned.signal.aborted) return Promise.reject(givenUp());
-    return new Promise((resolve, reject) => {
-      this.#flushes.push({ upTo: this.#accepted, resolve, reject });
+    if (this.#gone >= this.#pushed) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#flushes.push({ upTo: this.#pushed, resolve });
       this.#schedule();
     });
   }
 
-  /** Gives up sending; the events that are still here are the caller's to account for. */
-  abandon(): void {
+  /** Stops, and gives away all that is left. */
+  abandon(): HeldEvent[] {
     clearTimeout(this.#timer);
     this.#abandoned.abort();
-    for (const { reject } of this.#flushes.splice(0)) reject(givenUp());
+    const left = [...this.#inFlight.splice(0).flat(), ...this.#take(this.#events.length)];
+    this.#isSending = false;
+    this.#settle();
+    return left;
   }
 
   #schedule(): void {
-    if (this.#isSending || this.#buffer.length === 0 || this.#abandoned.signal.aborted) return;
+    const waiting = this.#events.length - this.#head;
+    if (this.#isSending || waiting === 0 || this.#abandoned.signal.aborted) return;
     const { maxEvents, maxBytes, maxWaitMs } = this.#options.limits;
-    const isDue =
-      this.#buffer.length >= maxEvents || this.#bufferBytes >= maxBytes || this.#flushes.length > 0;
-    if (isDue) {
+    if (waiting >= maxEvents || this.#bytes >= maxBytes || this.#flushes.length > 0) {
       clearTimeout(this.#timer);
-      this.#timer = undefined;
       this.#isSending = true;
       // Not within the caller's emit: packing a megabyte is not its work.
       setImmediate(() => void this.#send());
     } else {
       this.#timer ??= setTimeout(() => {
-        this.#timer = undefined;
         this.#isSending = true;
         void this.#send();
       }, maxWaitMs);
@@ -99,50 +132,46 @@ export class Lane {
   }
 
   async #send(): Promise<void> {
-    const packs: EncodedEvent[][] = [];
-    while (packs.length < MAX_JOBS_A_CALL && this.#buffer.length > 0) packs.push(this.#takePack());
-    const envelopes = packs.map(packEnvelope);
-    if (await this.#sendUntilTaken(envelopes)) {
-      for (const pack of packs) {
-        this.#delivered += pack.length;
-        this.#options.onDelivered(pack);
-      }
-      const isDone = ({ upTo }: { upTo: number }) => upTo <= this.#delivered;
-      for (const { resolve } of this.#flushes.filter(isDone)) resolve();
-      this.#flushes = this.#flushes.filter((flush) => !isDone(flush));
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const { signal } = this.#abandoned;
+    if (signal.aborted) return;
+    let bytes = 0;
+    while (this.#inFlight.length < MAX_CALL.jobs && bytes < MAX_CALL.bytes) {
+      const count = packLength(this.#events, this.#head, this.#options.limits);
+      if (count === 0) break;
+      const pack = this.#take(count);
+      for (const event of pack) bytes += event.bytes;
+      this.#inFlight.push(pack);
     }
+    await this.#options.deliver(this.#inFlight, signal);
+    if (signal.aborted) return;
     this.#isSending = false;
+    this.#settle();
     this.#schedule();
   }
 
-  #takePack(): EncodedEvent[] {
-    const { maxEvents, maxBytes } = this.#options.limits;
-    let bytes = ENVELOPE_BYTES;
-    let count = 0;
-    for (const event of this.#buffer) {
-      bytes += event.bytes + 1;
-      if (count > 0 && (count >= maxEvents || bytes > maxBytes)) break;
-      this.#bufferBytes -= event.bytes;
-      count++;
+  #take(count: number): HeldEvent[] {
+    const taken = this.#events.slice(this.#head, this.#head + count);
+    this.#head += taken.length;
+    for (const { bytes } of taken) this.#bytes -= bytes;
+    // What was taken is let go of now and then: moving the rest each time would cost too much.
+    if (this.#head * 2 >= this.#events.length) {
+      this.#events = this.#events.slice(this.#head);
+      this.#head = 0;
     }
-    return this.#buffer.splice(0, count);
+    return taken;
   }
 
-  async #sendUntilTaken(envelopes: string[]): Promise<boolean> {
-    const { signal } = this.#abandoned;
-    for (let retryMs = RETRY_MS.first; !signal.aborted;) {
-      try {
-        await this.#options.send(envelopes);
-        return true;
-      } catch (error) {
-        this.#options.onError(error);
-        await sleep(retryMs, undefined, { signal }).catch(() => {});
-        retryMs = Math.min(retryMs * 2, RETRY_MS.last);
-      }
-    }
-    return false;
+  /**
+   * Resolves the flushes whose events are all gone. While a delivery is under way its events, the
+   * oldest, are not, whatever became of younger ones.
+   */
+  #settle(): void {
+    if (this.#isSending) return;
+    this.#gone = this.#pushed - (this.#events.length - this.#head);
+    const isDone = ({ upTo }: { upTo: number }) => upTo <= this.#gone;
+    for (const { resolve } of this.#flushes.filter(isDone)) resolve();
+    this.#flushes = this.#flushes.filter((flush) => !isDone(flush));
   }
 }
-
-const givenUp = () =>
-  new UnavailableError('the producer was closed before the queue took all events');

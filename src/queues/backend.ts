@@ -53,6 +53,9 @@ interface Connection {
 /** Milliseconds that a producer's command may take before the producer counts the queue as away. */
 const COMMAND_TIMEOUT_MS = 10_000;
 
+/** Milliseconds that a step of the migration may take, waiting for another process's included. */
+const PREPARE_TIMEOUT_MS = 60_000;
+
 function connect(location: QueueLocation, role: 'producer' | 'worker'): Connection {
   if (location.kind === 'redis') {
     return {
@@ -78,6 +81,7 @@ function connect(location: QueueLocation, role: 'producer' | 'worker'): Connecti
       connectionString: location.url,
       schema: location.prefix,
       max: role === 'producer' ? 2 : 4,
+      ...(role === 'producer' && { query_timeout: COMMAND_TIMEOUT_MS }),
       connectionTimeoutMillis: 5000,
       keepAlive: true,
       application_name: `annals ${role}`,
@@ -115,7 +119,11 @@ function parserOf(oid: number, format?: 'text' | 'binary'): unknown {
  */
 export async function prepareQueues(location: QueueLocation): Promise<void> {
   if (location.kind === 'redis') return;
-  const client = new pg.Client({ connectionString: location.url, connectionTimeoutMillis: 5000 });
+  const client = new pg.Client({
+    connectionString: location.url,
+    connectionTimeoutMillis: 5000,
+    query_timeout: PREPARE_TIMEOUT_MS,
+  });
   client.on('error', () => {}); // a lost connection also rejects the query that is under way
   await client.connect();
   try {

@@ -40,6 +40,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const folder = mkdtempSync(join(tmpdir(), 'annals-test-'));
   chmodSync(folder, 0o711); // the account that PostgreSQL runs as when we are root must pass
   const pidFolder = join(folder, 'pids');
+  // For the tests and what they start: nothing of theirs may stay in the repository.
+  process.env['ANNALS_SPOOL_DIR'] = join(folder, 'spool');
   const keep = process.env['ANNALS_TEST_KEEP'] === '1';
   const servers: { server: ServerProcess; stop: (server: ServerProcess) => Promise<void> }[] = [];
 

@@ -13,7 +13,11 @@ import { startWorkers, type Workers } from '../../src/workers/runtime.ts';
 import { redisUrl, testPrefix, type TestDatabase } from './database.ts';
 
 export const testConfig = (env: Record<string, string> = {}): Config =>
-  loadConfig({ ANNALS_LOG_LEVEL: process.env['TEST_LOG'] ?? 'silent', ...env });
+  loadConfig({
+    ANNALS_LOG_LEVEL: process.env['TEST_LOG'] ?? 'silent',
+    ANNALS_SPOOL_DIR: process.env['ANNALS_SPOOL_DIR'],
+    ...env,
+  });
 
 /** Runs a suite once on each queue back end; Redis is skipped where there is no `redis-server`. */
 export function describeBackends(

@@ -1,0 +1,225 @@
+import { packEnvelope } from '../queues/envelope.ts';
+import { EVENT_KINDS } from '../queues/events.ts';
+import { RETRY_MS, SEND_TIMEOUT_MS, type Delivery } from './delivery.ts';
+import { MAX_CALL, packLength, type PackLimits } from './lane.ts';
+import type { Outlet } from './outlet.ts';
+import type { SpoolRecord } from './spool/record.ts';
+import type { Segment } from './spool/segment.ts';
+import type { Spool } from './spool/spool.ts';
+import type { Tally } from './tally.ts';
+
+export interface ReplayOptions {
+  spool: Spool;
+  outlet: Outlet;
+  delivery: Delivery;
+  tally: Tally;
+  producerId: string;
+  limits: PackLimits;
+  onError: (error: unknown) => void;
+  /** Told of damaged places in a file. */
+  onCorrupt: (file: string, places: number) => void;
+}
+
+/** Milliseconds between two looks at the spool while there is anything in it. */
+const LOOK_MS = 250;
+
+/** Milliseconds between two looks for what dead producers left. */
+const ADOPT_MS = 5000;
+
+/**
+ * Milliseconds for which a segment is kept after the queue took it where Redis does not say what it
+ * has on disk: `appendfsync everysec` takes one or two seconds.
+ */
+const KEEP_MS = 5000;
+
+/**
+ * Sends what is in the spool, the oldest segment first and one at a time, in the background. It
+ * goes on until it succeeds, and so is also what notices that the queue is back. A segment is
+ * removed when the queue has it durably; was the connection lost before that was known, it is
+ * sent again.
+ */
+export class Replay {
+  readonly #options: ReplayOptions;
+  readonly #unreadable = new Set<Segment>();
+  #timer: NodeJS.Timeout | undefined;
+  #adoptAt = 0;
+  #retryMs = RETRY_MS.first;
+  #isAwake = false;
+  #isStopped = false;
+  #looking: Promise<void> | undefined;
+
+  constructor(options: ReplayOptions) {
+    this.#options = options;
+    this.#lookIn(0);
+  }
+
+  /** There is something in the spool now. */
+  wake(): void {
+    if (this.#isAwake) return;
+    this.#isAwake = true;
+    if (!this.#looking) this.#lookIn(LOOK_MS);
+  }
+
+  /** Whether there is nothing left to send or to wait for. */
+  get isDone(): boolean {
+    return [...this.#options.spool.segments].every((segment) => this.#unreadable.has(segment));
+  }
+
+  /** Looks without delay. */
+  hurry(): void {
+    this.#retryMs = RETRY_MS.first;
+    if (!this.#looking) this.#lookIn(0);
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    clearTimeout(this.#timer);
+  }
+
+  #lookIn(milliseconds: number): void {
+    clearTimeout(this.#timer);
+    if (this.#isStopped) return;
+    this.#timer = setTimeout(() => {
+      this.#looking = this.#look().finally(() => {
+        this.#looking = undefined;
+      });
+    }, milliseconds).unref();
+  }
+
+  async #look(): Promise<void> {
+    const { spool } = this.#options;
+    let nextMs = LOOK_MS;
+    if (performance.now() >= this.#adoptAt) {
+      await spool.adopt();
+      this.#adoptAt = performance.now() + ADOPT_MS;
+      this.#unreadable.clear();
+    }
+    for (let segment = this.#next(); segment && !this.#isStopped; segment = this.#next()) {
+      if (await this.#send(segment)) this.#retryMs = RETRY_MS.first;
+      else {
+        nextMs = this.#retryMs;
+        this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS.last);
+        break;
+      }
+    }
+    await this.#removeTaken();
+    this.#isAwake = spool.segments.size > 0;
+    this.#lookIn(this.#isAwake ? nextMs : ADOPT_MS);
+  }
+
+  #next(): Segment | undefined {
+    const { spool } = this.#options;
+    for (const segment of spool.segments) {
+      if (segment.wantsReplay && !this.#unreadable.has(segment)) return segment;
+      if (!segment.isSealed && segment.unsent > 0) {
+        spool.seal();
+        return segment;
+      }
+    }
+    return undefined;
+  }
+
+  /** Whether the replay can go on to the next one. */
+  async #send(segment: Segment): Promise<boolean> {
+    const { delivery, onError, outlet, limits } = this.#options;
+    let found: Awaited<ReturnType<Segment['read']>>;
+    try {
+      found = await segment.read();
+    } catch (error) {
+      onError(error);
+      this.#unreadable.add(segment);
+      return true;
+    }
+    // All of it is sent now: what earlier connections took of it no longer matters.
+    segment.takenBy.clear();
+    const { unsent } = segment;
+    try {
+      for (const kind of EVENT_KINDS) {
+        const records = found.records.filter((record) => record.kind === kind);
+        for (const envelopes of pack(records, segment.producerId, limits)) {
+          if (this.#isStopped) return false;
+          segment.taken(kind, await outlet.send(kind, envelopes, SEND_TIMEOUT_MS));
+          delivery.isAway = false;
+        }
+      }
+    } catch (error) {
+      delivery.isAway = true;
+      onError(error);
+      return false;
+    }
+    segment.isInDoubt = false;
+    segment.unsent -= unsent;
+    this.#count(segment, unsent, found);
+    return true;
+  }
+
+  /** Enters a segment that was sent into the account, once. */
+  #count(
+    segment: Segment,
+    unsent: number,
+    { records, damaged }: { records: SpoolRecord[]; damaged: number },
+  ): void {
+    const { onCorrupt, producerId, tally } = this.#options;
+    if (segment.producerId === producerId) {
+      const missing = Math.min(unsent, segment.records - records.length);
+      tally.replayed(unsent - missing, missing);
+    } else if (!segment.isCounted) tally.stats.adopted += records.length;
+    if (damaged > 0 && !segment.isCounted) {
+      tally.stats.corrupt += damaged;
+      onCorrupt(segment.path, damaged);
+    }
+    segment.isCounted = true;
+  }
+
+  async #removeTaken(): Promise<void> {
+    const { outlet, spool } = this.#options;
+    for (const segment of spool.segments) {
+      // Of durability `sync`, when all of its events went to the queue from memory.
+      if (segment.isSealed || segment.records === 0) continue;
+      if (segment.unsent === 0 && segment.held === 0) spool.seal();
+    }
+    const taken = [...spool.segments].filter((segment) => segment.isTaken);
+    const kinds = new Set(taken.flatMap((segment) => [...segment.takenBy.keys()]));
+    // What happened before the question is what the answer is about.
+    const askedAt = performance.now();
+    let isOnDisk: boolean | undefined = true;
+    try {
+      if (kinds.size > 0) isOnDisk = await outlet.isOnDisk([...kinds]);
+    } catch {
+      isOnDisk = false; // whether it is a passing fault, or the connection is gone, shows now
+    }
+    for (const segment of taken) {
+      if (!outlet.isCurrent(segment.takenBy)) segment.isInDoubt = true;
+      else if (isOnDisk ?? askedAt - segment.takenAt >= KEEP_MS) spool.remove(segment);
+    }
+  }
+}
+
+/** The calls to the queue, each of several envelopes, that bring all of the records. */
+function* pack(
+  records: SpoolRecord[],
+  producerId: string,
+  limits: PackLimits,
+): Generator<string[]> {
+  const sized = records.map((record) => ({ record, bytes: Buffer.byteLength(record.json) }));
+  let envelopes: string[] = [];
+  let bytes = 0;
+  for (let first = 0; first < sized.length;) {
+    const length = packLength(sized, first, limits);
+    const events = records.slice(first, first + length);
+    const ledger = {
+      id: producerId,
+      accepted: Math.max(...events.map(({ accepted }) => accepted)),
+      dropped: Math.max(...events.map(({ dropped }) => dropped)),
+    };
+    const envelope = packEnvelope(events, ledger);
+    envelopes.push(envelope);
+    bytes += envelope.length;
+    first += length;
+    if (envelopes.length === MAX_CALL.jobs || bytes >= MAX_CALL.bytes) {
+      yield envelopes;
+      [envelopes, bytes] = [[], 0];
+    }
+  }
+  if (envelopes.length > 0) yield envelopes;
+}

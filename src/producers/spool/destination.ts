@@ -1,0 +1,53 @@
+import { createHash } from 'node:crypto';
+import { join, resolve } from 'node:path';
+
+import type { Config } from '../../config.ts';
+import type { QueueLocation } from '../../queues/backend.ts';
+
+/*
+ * Events to one destination have a folder of their own within ANNALS_SPOOL_DIR: a producer that
+ * sends elsewhere would replay them to where nobody looks for them.
+ */
+
+/** The folder for events to queues at a known place. */
+export function spoolFolder(config: Config, { kind, url, prefix }: QueueLocation): string {
+  return folderFor(config, [kind, place(url), prefix]);
+}
+
+/**
+ * The folder for events to the queues that the configuration means, found without starting them.
+ * Embedded servers are known by their data: their ports may change.
+ */
+export function configuredSpoolFolder(config: Config): string {
+  const {
+    ANNALS_QUEUE_BACKEND: backend,
+    ANNALS_QUEUE_PREFIX: prefix,
+    DATABASE_URL,
+    REDIS_URL,
+  } = config;
+  if (REDIS_URL !== undefined && backend !== 'postgres') {
+    return spoolFolder(config, { kind: 'redis', url: REDIS_URL, prefix });
+  }
+  if (DATABASE_URL !== undefined && backend === 'postgres') {
+    return spoolFolder(config, { kind: 'postgres', url: DATABASE_URL, prefix });
+  }
+  const database = DATABASE_URL === undefined ? '' : place(DATABASE_URL);
+  return folderFor(config, [
+    'embedded',
+    resolve(config.ANNALS_DATA_DIR),
+    database,
+    backend,
+    prefix,
+  ]);
+}
+
+function folderFor(config: Config, destination: string[]): string {
+  const hash = createHash('sha256').update(destination.join('\n')).digest('hex');
+  return join(resolve(config.ANNALS_SPOOL_DIR), hash.slice(0, 16));
+}
+
+/** Without user and password, which may change. */
+function place(url: string): string {
+  const { host, pathname } = new URL(url);
+  return host + pathname;
+}

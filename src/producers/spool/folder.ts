@@ -1,0 +1,213 @@
+import { randomBytes } from 'node:crypto';
+import {
+  chmodSync,
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { open } from 'node:fs/promises';
+import { connect, createServer, type Server } from 'node:net';
+import { dirname, join } from 'node:path';
+
+import { socketFolder } from '../../embedded/socket.ts';
+import { SpoolError } from '../../errors.ts';
+import { Segment } from './segment.ts';
+
+/*
+ * Whose segments are whose.
+ *
+ *     <root>/<producer>@<owner>/00000001.log
+ *     <root>/<end of owner's id>.sock        (elsewhere, if that path is too long for a socket)
+ *
+ * A producer writes into <itself>@<itself>. Segments are touched by nobody but the owner in their
+ * folder's name, and an owner is alive as long as its socket takes connections: the kernel sees to
+ * that, also while the process is stopped or its event loop is busy, and ends it with kill -9.
+ *
+ *  - An owner listens before any folder bears its name, so a folder whose owner does not answer is
+ *    that of a dead one. Ids are never used again, so a dead owner stays dead.
+ *  - Whoever finds it renames the folder to <producer>@<its own id>. A rename is atomic and its
+ *    source is gone afterwards: of several adopters one succeeds, the others get ENOENT. From then
+ *    on the folder is a live owner's again, and is adopted in the same way should that one die.
+ *  - A socket appears under its name by a rename as well, when it listens already. One that refuses
+ *    is therefore dead, and may be removed.
+ */
+const FOLDER = /^([0-9a-f-]{36})@([0-9a-f-]{36})$/;
+const SEGMENT = /^(\d{8})\.log$/;
+const SOCKET = /^[0-9a-f]{12}\.sock$/;
+
+/** A producer's place in the spool; everything on disk is made when it is first needed. */
+export class SpoolFolder {
+  readonly #root: string;
+  readonly #id: string;
+  #server: Server | undefined;
+  #sockets = '';
+  #last = 0;
+  #isClosed = false;
+
+  /**
+   * @param root - the folder that all producers to the same queues share
+   * @param id - UUID of this producer
+   */
+  constructor(root: string, id: string) {
+    this.#root = root;
+    this.#id = id;
+  }
+
+  get #own(): string {
+    return join(this.#root, `${this.#id}@${this.#id}`);
+  }
+
+  /** Begins the next segment. Synchronous, since the process may be about to end. */
+  createSegment(): Segment {
+    this.#claim();
+    if (this.#last === 0) {
+      mkdirSync(this.#own, { recursive: true, mode: 0o700 });
+    }
+    this.#last++;
+    const name = `${String(this.#last).padStart(8, '0')}.log`;
+    return Segment.create(join(this.#own, name), this.#id);
+  }
+
+  /** Has the names of new segments, and of their folders, on disk. */
+  async sync(): Promise<void> {
+    for (const path of this.#named()) {
+      const folder = await open(path);
+      try {
+        await folder.sync();
+      } finally {
+        await folder.close();
+      }
+    }
+  }
+
+  /** The same at once. */
+  syncSync(): void {
+    for (const path of this.#named()) {
+      const fd = openSync(path, 'r');
+      fsyncSync(fd);
+      closeSync(fd);
+    }
+  }
+
+  /**
+   * Takes over what dead producers left, if there is any; their segments come in their order.
+   *
+   * @throws whatever the file system does
+   */
+  async adopt(): Promise<Segment[]> {
+    const segments: Segment[] = [];
+    for (const name of namesIn(this.#root)) {
+      if (this.#isClosed) break;
+      const [, producerId, owner] = FOLDER.exec(name) ?? [];
+      if (producerId === undefined || owner === undefined || owner === this.#id) continue;
+      this.#claim();
+      if (await isAlive(this.#socketOf(owner))) continue;
+      const folder = join(this.#root, `${producerId}@${this.#id}`);
+      try {
+        renameSync(join(this.#root, name), folder);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue; // another was faster
+        throw error;
+      }
+      segments.push(...segmentsIn(folder, producerId));
+    }
+    if (this.#server) await this.#removeDeadSockets();
+    return segments;
+  }
+
+  /** Removes folders that became empty, and with `andLeave` lets go of what is left. */
+  tidy(andLeave = false): void {
+    for (const name of namesIn(this.#root)) {
+      const [, producerId, owner] = FOLDER.exec(name) ?? [];
+      if (owner !== this.#id || (producerId === this.#id && !andLeave)) continue;
+      try {
+        rmdirSync(join(this.#root, name));
+      } catch {
+        // not empty: it is adopted by the next producer
+      }
+    }
+    if (!andLeave) return;
+    this.#isClosed = true;
+    if (!this.#server) return;
+    this.#server.close();
+    this.#server = undefined;
+    rmSync(this.#socketOf(this.#id), { force: true });
+  }
+
+  #named(): string[] {
+    return this.#last > 0 ? [this.#own, this.#root, dirname(this.#root)] : [];
+  }
+
+  #socketOf(owner: string): string {
+    return join(this.#sockets, `${owner.slice(-12)}.sock`);
+  }
+
+  /** Makes this producer known to be alive. A local socket is bound within `listen`. */
+  #claim(): void {
+    if (this.#server) return;
+    // Root's embedded servers run as another user, who must pass through the folder above.
+    const mode = process.getuid?.() === 0 ? 0o711 : 0o700;
+    mkdirSync(dirname(this.#root), { recursive: true, mode });
+    mkdirSync(this.#root, { recursive: true, mode: 0o700 });
+    this.#sockets = socketFolder(realpathSync(this.#root));
+    const server = createServer((socket) => socket.destroy());
+    let fault: Error | undefined;
+    server.on('error', (error) => (fault = error));
+    const draft = join(this.#sockets, `${randomBytes(6).toString('hex')}.new`);
+    server.listen({ path: draft, exclusive: true });
+    if (!server.listening) {
+      throw new SpoolError(`${draft} cannot be listened on${fault ? `: ${fault.message}` : ''}`);
+    }
+    server.unref();
+    chmodSync(draft, 0o600);
+    renameSync(draft, this.#socketOf(this.#id));
+    this.#server = server;
+  }
+
+  async #removeDeadSockets(): Promise<void> {
+    for (const name of namesIn(this.#sockets)) {
+      const path = join(this.#sockets, name);
+      if (SOCKET.test(name) && !(await isAlive(path))) rmSync(path, { force: true });
+    }
+  }
+}
+
+/** Only a refusal, or there being no socket at all, means that nobody is there. */
+function isAlive(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', ({ code }: NodeJS.ErrnoException) =>
+      resolve(code !== 'ECONNREFUSED' && code !== 'ENOENT'),
+    );
+  });
+}
+
+function segmentsIn(folder: string, producerId: string): Segment[] {
+  return namesIn(folder)
+    .filter((name) => SEGMENT.test(name))
+    .toSorted()
+    .map((name) => {
+      const path = join(folder, name);
+      return Segment.adopt(path, producerId, statSync(path).size);
+    });
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}

@@ -1,0 +1,135 @@
+import { closeSync, fsync, fsyncSync, ftruncateSync, openSync, rmSync, writeSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { promisify } from 'node:util';
+
+import type { EventKind } from '../../queues/events.ts';
+import { readRecords, type SpoolRecord } from './record.ts';
+
+const fsyncFile = promisify(fsync);
+
+/**
+ * One file of a spool: written by the producer that made it until it is sealed, read whole by the
+ * one that replays it, and removed when all of its events are surely with the queue.
+ */
+export class Segment {
+  readonly path: string;
+  /** The producer that accepted the events. */
+  readonly producerId: string;
+  bytes: number;
+  /** Records written; unknown (0) of an adopted one. */
+  records = 0;
+  /** Events whose only copy is here; the account of the producer calls them spooled. */
+  unsent = 0;
+  /** Events that are in memory too, on their way to the queue (durability `sync`). */
+  held = 0;
+  /** To be sent whole, for whatever reason besides `unsent`: adopted, or its sending is in doubt. */
+  isInDoubt: boolean;
+  /** Whether what was found in it is in the account already. */
+  isCounted = false;
+  isSealed: boolean;
+  /** The connections, one for each kind, that took events of this segment first. */
+  readonly takenBy = new Map<EventKind, number>();
+  /** When the queue last took one of its events, by `performance.now()`. */
+  takenAt = 0;
+  #fd: number | undefined;
+  #isSyncing = false;
+
+  private constructor(path: string, producerId: string, bytes: number, fd: number | undefined) {
+    this.path = path;
+    this.producerId = producerId;
+    this.bytes = bytes;
+    this.#fd = fd;
+    this.isSealed = fd === undefined;
+    this.isInDoubt = this.isSealed;
+  }
+
+  static create(path: string, producerId: string): Segment {
+    return new Segment(path, producerId, 0, openSync(path, 'wx', 0o600));
+  }
+
+  static adopt(path: string, producerId: string, bytes: number): Segment {
+    return new Segment(path, producerId, bytes, undefined);
+  }
+
+  /** Whether it is to be read and sent. */
+  get wantsReplay(): boolean {
+    return this.isSealed && (this.unsent > 0 || this.isInDoubt);
+  }
+
+  /** Whether the queue has taken every event, which it may not have on its disk yet. */
+  get isTaken(): boolean {
+    return this.isSealed && this.unsent === 0 && this.held === 0 && !this.isInDoubt;
+  }
+
+  /**
+   * Writes records, all or none: what a full disk took of them is cut off again.
+   *
+   * @throws whatever the file system does
+   */
+  append(text: string, records: number): void {
+    const fd = this.#fd as number;
+    const data = Buffer.from(text);
+    try {
+      for (let done = 0; done < data.length;) {
+        done += writeSync(fd, data, done, data.length - done, this.bytes + done);
+      }
+    } catch (error) {
+      // Should this fail too, a torn record is what every reader is prepared for.
+      attempt(() => ftruncateSync(fd, this.bytes));
+      throw error;
+    }
+    this.bytes += data.length;
+    this.records += records;
+  }
+
+  /** No more is written. The file stays open until it was fsynced. */
+  seal(): void {
+    this.isSealed = true;
+  }
+
+  /** Notes that the queue has taken events, over that connection. */
+  taken(kind: EventKind, connection: number): void {
+    if (!this.takenBy.has(kind)) this.takenBy.set(kind, connection);
+    this.takenAt = performance.now();
+  }
+
+  async sync(): Promise<void> {
+    if (this.#fd === undefined) return;
+    this.#isSyncing = true;
+    try {
+      await fsyncFile(this.#fd);
+    } finally {
+      this.#isSyncing = false;
+    }
+    if (this.isSealed) this.#close();
+  }
+
+  syncSync(): void {
+    if (this.#fd !== undefined) fsyncSync(this.#fd);
+  }
+
+  async read(): Promise<{ records: SpoolRecord[]; damaged: number }> {
+    return readRecords(await readFile(this.path));
+  }
+
+  remove(): void {
+    rmSync(this.path, { force: true });
+    this.isSealed = true;
+    // Its number may be another file's at once: not under an fsync, which closes it afterwards.
+    if (!this.#isSyncing) this.#close();
+  }
+
+  #close(): void {
+    const fd = this.#fd;
+    this.#fd = undefined;
+    if (fd !== undefined) attempt(() => closeSync(fd));
+  }
+}
+
+function attempt(work: () => void): void {
+  try {
+    work();
+  } catch {
+    // there is nothing more to be done about it
+  }
+}

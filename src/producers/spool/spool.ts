@@ -1,0 +1,200 @@
+import { SpoolError } from '../../errors.ts';
+import { encodeRecord, RECORD_OVERHEAD, type SpoolRecord } from './record.ts';
+import { SpoolFolder } from './folder.ts';
+import type { Segment } from './segment.ts';
+
+export interface SpoolOptions {
+  root: string;
+  /** UUID of the producer. */
+  producerId: string;
+  /** Bytes on disk at most, adopted ones included. */
+  maxBytes: number;
+  /** Told when the spool cannot be used, once until it can be again. */
+  onFault: (error: SpoolError) => void;
+}
+
+/** Bytes of a segment at most, give or take a record: what a replay holds in memory at a time. */
+const SEGMENT_BYTES = 4 * 1024 * 1024;
+
+/** Milliseconds from a write to the fsync that it shares with those after it. */
+const SYNC_AFTER_MS = 5;
+
+/** Milliseconds for which a spool that could not be written counts as full. */
+const REST_MS = 1000;
+
+/** The events of a producer that are on disk: written in order, synced in groups, bounded. */
+export class Spool {
+  /** On disk and of ours, the oldest first; adopted ones in their order behind them. */
+  readonly segments = new Set<Segment>();
+  bytes = 0;
+  readonly #options: SpoolOptions;
+  readonly #folder: SpoolFolder;
+  readonly #segmentBytes: number;
+  #active: Segment | undefined;
+  #dirty = new Set<Segment>();
+  #isFolderDirty = false;
+  #syncing: Promise<void> = Promise.resolve();
+  #nextSync: Promise<void> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #restsUntil = 0;
+  #isFaulty = false;
+
+  constructor(options: SpoolOptions) {
+    this.#options = options;
+    this.#folder = new SpoolFolder(options.root, options.producerId);
+    this.#segmentBytes = Math.min(SEGMENT_BYTES, options.maxBytes / 4);
+  }
+
+  /** Whether so many records of so much JSON would be taken, the disk permitting. */
+  hasRoom(jsonBytes: number, records = 1): boolean {
+    const bytes = jsonBytes + records * RECORD_OVERHEAD;
+    if (this.bytes + bytes > this.#options.maxBytes) return false;
+    return this.#restsUntil === 0 || performance.now() >= this.#restsUntil;
+  }
+
+  /**
+   * Writes events, synchronously and all or none; they survive the process from then on, and the
+   * machine once `synced()` has resolved.
+   *
+   * @returns the segment that has them; `undefined` when there is no room or the disk refuses
+   */
+  append(events: readonly { record: SpoolRecord; bytes: number }[]): Segment | undefined {
+    let jsonBytes = 0;
+    for (const { bytes } of events) jsonBytes += bytes;
+    if (!this.hasRoom(jsonBytes, events.length)) return undefined;
+    let text = '';
+    for (const { record, bytes } of events) text += encodeRecord(record, bytes);
+    try {
+      const segment = this.#segment();
+      const before = segment.bytes;
+      segment.append(text, events.length);
+      this.bytes += segment.bytes - before;
+      this.#mark(segment);
+      if (segment.bytes >= this.#segmentBytes) this.seal();
+      this.#restsUntil = 0;
+      this.#isFaulty = false;
+      return segment;
+    } catch (error) {
+      this.seal();
+      this.#restsUntil = performance.now() + REST_MS;
+      this.#report(error);
+      return undefined;
+    }
+  }
+
+  /** Ends the segment that is written to, so that it may be replayed. */
+  seal(): void {
+    if (!this.#active) return;
+    this.#active.seal();
+    this.#mark(this.#active); // its fsync closes it
+    this.#active = undefined;
+  }
+
+  /**
+   * Resolves when all that was written before the call is fsynced.
+   *
+   * @throws {SpoolError} when the disk cannot say so
+   */
+  synced(): Promise<void> {
+    if (this.#dirty.size === 0 && !this.#isFolderDirty && !this.#nextSync) return this.#syncing;
+    // A round that is under way may have passed a file before the last write to it.
+    this.#nextSync ??= this.#syncing
+      .catch(() => {})
+      .then(() => {
+        this.#nextSync = undefined;
+        this.#syncing = this.#sync();
+        return this.#syncing;
+      });
+    return this.#nextSync;
+  }
+
+  /** The same, at once, for a process that is about to end. */
+  syncSync(): void {
+    try {
+      for (const segment of this.#dirty) segment.syncSync();
+      if (this.#isFolderDirty) this.#folder.syncSync();
+    } catch (error) {
+      this.#report(error);
+    }
+  }
+
+  /** Takes over what dead producers left. */
+  async adopt(): Promise<void> {
+    try {
+      for (const segment of await this.#folder.adopt()) {
+        this.segments.add(segment);
+        this.bytes += segment.bytes;
+      }
+    } catch (error) {
+      this.#report(error);
+    }
+  }
+
+  /** Removes a segment whose events are all with the queue. */
+  remove(segment: Segment): void {
+    try {
+      segment.remove();
+    } catch (error) {
+      this.#report(error);
+      return;
+    }
+    this.bytes -= segment.bytes;
+    this.segments.delete(segment);
+    this.#dirty.delete(segment);
+    if (segment.producerId !== this.#options.producerId) this.#folder.tidy();
+  }
+
+  /** Leaves what there is to the next producer that uses the folder. */
+  async close(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.seal();
+    await this.synced().catch(() => {}); // reported
+    try {
+      this.#folder.tidy(true);
+    } catch (error) {
+      this.#report(error);
+    }
+  }
+
+  #segment(): Segment {
+    if (!this.#active) {
+      this.#active = this.#folder.createSegment();
+      this.segments.add(this.#active);
+      this.#isFolderDirty = true;
+    }
+    return this.#active;
+  }
+
+  #mark(segment: Segment): void {
+    this.#dirty.add(segment);
+    this.#timer ??= setTimeout(() => void this.synced().catch(() => {}), SYNC_AFTER_MS).unref();
+  }
+
+  async #sync(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const segments = [...this.#dirty];
+    this.#dirty.clear();
+    try {
+      if (this.#isFolderDirty) {
+        this.#isFolderDirty = false;
+        await this.#folder.sync();
+      }
+      for (const segment of segments) await segment.sync();
+    } catch (error) {
+      this.#isFolderDirty = true;
+      for (const segment of segments) if (this.segments.has(segment)) this.#dirty.add(segment);
+      throw this.#report(error);
+    }
+  }
+
+  #report(cause: unknown): SpoolError {
+    const error = new SpoolError(
+      `the spool ${this.#options.root} cannot be used: ${(cause as Error).message}. See to the disk, or set ANNALS_SPOOL_DIR to a folder that this user may write.`,
+      { cause },
+    );
+    if (!this.#isFaulty) this.#options.onFault(error);
+    this.#isFaulty = true;
+    return error;
+  }
+}
