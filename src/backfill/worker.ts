@@ -12,7 +12,7 @@ import {
   prepareQueues,
   type QueueLocation,
 } from '../queues/backend.ts';
-import { reportQueue } from '../workers/queueLog.ts';
+import { reportQueue } from '../queues/queueLog.ts';
 import { openPool } from './database.ts';
 import { createThrottle } from './throttle.ts';
 import { transformOf } from './transforms/index.ts';

@@ -14,9 +14,9 @@ import {
 } from '../queues/backend.ts';
 import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
 import { BatchWriter, type BatchWriterStats } from './batchWriter.ts';
-import { OutageLog } from './outageLog.ts';
+import { OutageLog } from '../outageLog.ts';
 import { createProcessor } from './processor.ts';
-import { reportQueue } from './queueLog.ts';
+import { reportQueue } from '../queues/queueLog.ts';
 import { writeBatch, WRITERS } from './writers/index.ts';
 
 export interface WorkersOptions {

@@ -2,8 +2,8 @@ import type { Worker } from 'bullmq';
 
 import type { Logger } from '../logger.ts';
 import { addressOf, isOutage, reasonOf } from '../outage.ts';
-import type { QueueLocation } from '../queues/backend.ts';
-import { OutageLog } from './outageLog.ts';
+import type { QueueLocation } from './backend.ts';
+import { OutageLog } from '../outageLog.ts';
 
 /** Milliseconds in which a queue's errors make up one line. */
 const QUIET_MS = 10_000;

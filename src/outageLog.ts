@@ -1,4 +1,4 @@
-import type { Logger } from '../logger.ts';
+import type { Logger } from './logger.ts';
 
 /** Milliseconds without a fault after which a server that answered is taken to be back. */
 const SETTLE_MS = 500;
