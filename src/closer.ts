@@ -6,7 +6,7 @@ interface Resource {
   force: (() => Promise<unknown>) | undefined;
 }
 
-/** Milliseconds that a forced close gets when the deadline has passed. */
+/** Milliseconds before the deadline at which what can be forced is forced. */
 const FORCE_MS = 500;
 
 /**
@@ -35,8 +35,8 @@ export class Closer {
 
   async #closeAll(deadline: number): Promise<void> {
     for (const { name, close, force } of this.#resources.toReversed()) {
-      const remainingMs = Math.max(0, deadline - performance.now());
-      if (await this.#attempt(name, close, remainingMs)) continue;
+      const remainingMs = deadline - performance.now() - (force ? FORCE_MS : 0);
+      if (await this.#attempt(name, close, Math.max(0, remainingMs))) continue;
       if (force) await this.#attempt(`${name} (forced)`, force, FORCE_MS);
     }
     this.#resources = [];

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { z } from 'zod';
 
 import { ConfigError } from './errors.ts';
+import { nearest } from './nearest.ts';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -15,6 +16,18 @@ const url = (...schemes: string[]) =>
   z.string().refine((text) => URL.canParse(text) && schemes.includes(new URL(text).protocol), {
     error: `takes a URL beginning with ${schemes.map((scheme) => `${scheme}//`).join(' or ')}`,
   });
+
+/**
+ * Prisma's own `?schema=` is obeyed by its command line and by nothing else: tables would be made
+ * in one schema and looked for in another.
+ */
+const databaseUrl = url('postgresql:', 'postgres:').refine(
+  (text) => {
+    const schema = URL.canParse(text) && new URL(text).searchParams.get('schema');
+    return !schema || schema === 'public';
+  },
+  { error: 'takes no schema but public; remove ?schema= and use a database of its own' },
+);
 
 interface Setting<T extends z.ZodType = z.ZodType> {
   schema: T;
@@ -36,7 +49,7 @@ const setting = <T extends z.ZodType>(schema: T, about: string, secret = false):
  */
 export const SETTINGS = {
   DATABASE_URL: setting(
-    url('postgresql:', 'postgres:').optional(),
+    databaseUrl.optional(),
     'PostgreSQL 15 or later. Unset: an embedded PostgreSQL that keeps its data in `ANNALS_DATA_DIR`.',
     true,
   ),
@@ -160,6 +173,24 @@ export function loadConfig(env: NodeJS.ProcessEnv = environment()): Config {
     throw new ConfigError(`the configuration is wrong:\n  ${faults.join('\n  ')}`);
   return Object.freeze(values) as Config;
 }
+
+/**
+ * Names in the environment that look like settings and are none, each with the setting that was
+ * probably meant.
+ *
+ * @example unknownSettings({ ANNALS_LOGLEVEL: 'debug' }) // ['ANNALS_LOGLEVEL is no setting; did you mean ANNALS_LOG_LEVEL?']
+ */
+export function unknownSettings(env: NodeJS.ProcessEnv = process.env): string[] {
+  const known = Object.keys(SETTINGS);
+  return Object.keys(env)
+    .filter((name) => /^ANNALS_(?!TEST_)/.test(name) && !known.includes(name))
+    .map((name) => {
+      const meant = nearest(name, known, MAX_TYPOS);
+      return `${name} is no setting${meant === undefined ? '' : `; did you mean ${meant}?`}`;
+    });
+}
+
+const MAX_TYPOS = 4;
 
 function environment(): NodeJS.ProcessEnv {
   if (existsSync('.env')) process.loadEnvFile();

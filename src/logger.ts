@@ -22,6 +22,7 @@ export function createLogger(
         destination: 2,
         sync: true,
         ignore: 'pid,hostname',
+        singleLine: true,
         translateTime: 'SYS:HH:MM:ss.l',
       })
     : pino.destination({ dest: 2, sync: true });

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 import { describe, expect, test } from 'vitest';
 
-import { loadConfig } from '../src/config.ts';
+import { loadConfig, unknownSettings } from '../src/config.ts';
 import { ConfigError } from '../src/errors.ts';
 
 function faultsOf(env: NodeJS.ProcessEnv): string {
@@ -59,6 +59,12 @@ describe('loadConfig', () => {
     expect(faultsOf({ ANNALS_WORKER_CONCURRENCY: '1.5' })).toMatch(/ANNALS_WORKER_CONCURRENCY/);
   });
 
+  test('takes no schema of PostgreSQL but public', () => {
+    const url = 'postgresql://me:hunter2@host/db?schema=';
+    expect(faultsOf({ DATABASE_URL: `${url}mine` })).toMatch(/DATABASE_URL: .*no schema but public/);
+    expect(loadConfig({ DATABASE_URL: `${url}public` }).DATABASE_URL).toBe(`${url}public`);
+  });
+
   test('never repeats a secret', () => {
     const message = faultsOf({ DATABASE_URL: 'mysql://me:hunter2@host/db', REDIS_URL: 'hunter3' });
     expect(message).toMatch(/DATABASE_URL: got a value \(hidden\); .*postgresql:\/\//);
@@ -83,4 +89,12 @@ test('a .env file stands behind the environment', () => {
     process.env = before.env;
     rmSync(folder, { recursive: true });
   }
+});
+
+test('names that are no settings are told, with the setting that was meant', () => {
+  const env = { ANNALS_LOGLEVEL: 'x', ANNALS_SOMETHING: 'x', ANNALS_LOG_FORMAT: 'json', PATH: '' };
+  expect(unknownSettings(env)).toEqual([
+    'ANNALS_LOGLEVEL is no setting; did you mean ANNALS_LOG_LEVEL?',
+    'ANNALS_SOMETHING is no setting',
+  ]);
 });

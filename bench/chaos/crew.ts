@@ -28,9 +28,7 @@ class Member {
   }
 
   async kill(): Promise<void> {
-    if (this.child.exitCode !== null) {
-      throw new Error(`a process ended by itself, with ${this.child.exitCode}`);
-    }
+    if (this.child.exitCode !== null) return; // which the end of the run tells
     this.child.kill('SIGKILL');
     await once(this.child, 'exit');
   }
@@ -43,6 +41,8 @@ export class Crew {
   readonly #ground: ChaosGround;
   readonly #env: NodeJS.ProcessEnv;
   #refused = 0;
+  /** What became of processes that ended of their own accord. */
+  readonly crashes: string[] = [];
   /** Events that producers could not deliver in the end. */
   #left = 0;
 
@@ -80,9 +80,8 @@ export class Crew {
   async finishProducers(): Promise<number> {
     await Promise.all(
       this.producers.map(async (member) => {
-        member.child.send('finish');
-        const [code] = (await once(member.child, 'exit')) as [number | null];
-        if (code !== 0) throw new Error(`a producer ended with ${code}`);
+        member.child.send('finish', () => {}); // one that is gone has said why
+        if (member.child.exitCode === null) await once(member.child, 'exit');
       }),
     );
     return this.#left;
@@ -91,8 +90,8 @@ export class Crew {
   async finishWorkers(): Promise<void> {
     await Promise.all(
       this.workers.map(async ({ child }) => {
-        child.send('finish');
-        await once(child, 'exit');
+        child.send('finish', () => {});
+        if (child.exitCode === null) await once(child, 'exit');
       }),
     );
   }
@@ -130,6 +129,11 @@ export class Crew {
       execArgv: ['--import', 'tsx'],
     });
     closeSync(log);
+    child.once('exit', (code) => {
+      if (code === null || code === 0) return; // killed, or told to finish
+      const end = readFileSync(join(this.#ground.folder, `${name}.log`), 'utf8').slice(-3000);
+      this.crashes.push(`${name} ended by itself with ${code}:\n${end}`);
+    });
     return child;
   }
 }

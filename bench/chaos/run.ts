@@ -54,8 +54,10 @@ export async function chaos(
       for (const blow of blows) await run.strike(blow);
     }
     const left = await crew.finishProducers();
+    if (crew.crashes.length > 0) throw new Error(crew.crashes.join('\n'));
     if (left > 0) throw new Error(`the producers could not deliver ${left} events`);
     const findings = await run.settle();
+    if (crew.crashes.length > 0) throw new Error(crew.crashes.join('\n'));
     const isWhole =
       findings.lost + findings.duplicated + findings.counterErrors + findings.attemptsBurned === 0;
     return { ok: isWhole, queue: backend, seed, rounds, ...run.tally(), ...findings };

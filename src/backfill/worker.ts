@@ -12,6 +12,7 @@ import {
   prepareQueues,
   type QueueLocation,
 } from '../queues/backend.ts';
+import { reportQueue } from '../queues/queueLog.ts';
 import { openPool } from './database.ts';
 import { createThrottle } from './throttle.ts';
 import { transformOf } from './transforms/index.ts';
@@ -92,7 +93,7 @@ export async function startBackfillWorker(options: BackfillWorkerOptions): Promi
     concurrency,
     lockDuration: options.jobLockMs ?? 15_000,
   });
-  worker.on('error', (error) => log.warn({ reason: error.message }, 'queue error'));
+  reportQueue(worker, location, log.child({ queue: 'backfill' }));
   const timer = every(() => void look(), options.lookEveryMs ?? 1000);
   closer.add(
     'backfill worker',

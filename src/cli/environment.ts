@@ -1,12 +1,12 @@
 import { constants } from 'node:os';
 
 import { Closer } from '../closer.ts';
-import { loadConfig, type Config } from '../config.ts';
+import { loadConfig, unknownSettings, type Config } from '../config.ts';
 import { openServers } from '../embedded/index.ts';
 import { InterruptedError } from '../errors.ts';
 import { createLogger, type Logger } from '../logger.ts';
 import type { QueueLocation } from '../queues/backend.ts';
-import { checkPostgres, checkRedis } from './reach.ts';
+import { checkServer, waitForServer, type Server } from './reach.ts';
 
 /** What a command works with. */
 export interface Environment {
@@ -33,6 +33,8 @@ export interface EnvironmentOptions {
   json?: boolean;
   /** Which servers must answer before the command begins. */
   needs: 'database' | 'queue' | 'all';
+  /** Whether servers that are away are waited for. Default false: the command fails. */
+  waits?: boolean;
 }
 
 /** Milliseconds after the deadline at which a stop that still hangs is cut short. */
@@ -49,6 +51,7 @@ export async function inEnvironment(
 ): Promise<void> {
   const config = loadConfig();
   const log = createLogger(config);
+  for (const unknown of unknownSettings()) log.warn(unknown);
   const closer = new Closer(log);
   const stop = stopOnSignals(config.ANNALS_SHUTDOWN_DEADLINE_MS, log);
   const say = options.json ? console.error : console.log;
@@ -61,8 +64,16 @@ export async function inEnvironment(
       stop.begin(reason);
     });
     const { databaseUrl, queue } = servers;
-    if (options.needs !== 'queue' || queue.kind === 'postgres') await checkPostgres(databaseUrl);
-    if (options.needs !== 'database' && queue.kind === 'redis') await checkRedis(queue.url);
+    const needed: Server[] = [];
+    if (options.needs !== 'queue' || queue.kind === 'postgres') {
+      needed.push({ what: 'PostgreSQL', url: databaseUrl });
+    }
+    if (options.needs !== 'database' && queue.kind === 'redis') {
+      needed.push({ what: 'Redis', url: queue.url });
+    }
+    for (const server of needed) {
+      await (options.waits ? waitForServer(server, log) : checkServer(server));
+    }
 
     stop.isWorking = true;
     process.exitCode = await work({

@@ -1,13 +1,70 @@
 import { Redis } from 'ioredis';
 import pg from 'pg';
 
-import { UnavailableError } from '../errors.ts';
+import { ConfigError, UnavailableError } from '../errors.ts';
+import type { Logger } from '../logger.ts';
+import { addressOf, isOutage, outlast, reasonOf } from '../outage.ts';
+import { OutageLog } from '../outageLog.ts';
+import { inspectRedis } from '../queues/redisSafety.ts';
 
 /** Milliseconds in which a server has to answer. */
 const TIMEOUT_MS = 5000;
 
-/** @throws {UnavailableError} when PostgreSQL does not answer a query in 5 s, saying where and why */
-export async function checkPostgres(url: string): Promise<void> {
+/** A server that a command needs. */
+export interface Server {
+  what: 'PostgreSQL' | 'Redis';
+  url: string;
+}
+
+/**
+ * @throws {UnavailableError} when the server does not answer in 5 s, saying where and why
+ * @throws {ConfigError} when it answers that it does not know us or what we want
+ */
+export async function checkServer({ what, url }: Server): Promise<void> {
+  try {
+    await (what === 'Redis' ? withRedis(url, (client) => client.ping()) : askPostgres(url));
+  } catch (cause) {
+    const variable = what === 'Redis' ? 'REDIS_URL' : 'DATABASE_URL';
+    const reason = reasonOf(cause).replace(/\.$/, '');
+    if (!isOutage(cause)) {
+      throw new ConfigError(
+        `${what} at ${addressOf(url)} refuses: ${reason}. Is ${variable} right?`,
+        { cause },
+      );
+    }
+    throw new UnavailableError(
+      `${what} at ${addressOf(url)} does not answer: ${reason}. Is it running, and ${variable} right?`,
+      { cause },
+    );
+  }
+}
+
+/**
+ * Waits until the server answers, however long that takes, and says so in a line.
+ *
+ * @throws {ConfigError} when it answers that it does not know us or what we want
+ */
+export async function waitForServer(server: Server, log: Logger): Promise<void> {
+  const outage = new OutageLog(log, `${server.what} at ${addressOf(server.url)}`);
+  await outlast(() => checkServer(server), {
+    onAway: (error) => outage.away(reasonOf(error.cause)),
+  });
+  outage.back();
+}
+
+/**
+ * Makes sure that a Redis keeps what it is given, and warns where it may not.
+ *
+ * @throws {ConfigError} when it may evict jobs, with the line to change
+ */
+export async function checkRedisSafety(url: string, log: Logger): Promise<void> {
+  const { refusal, warnings } = await withRedis(url, inspectRedis);
+  const where = `Redis at ${addressOf(url)}`;
+  for (const warning of warnings) log.warn(`${where}: ${warning}`);
+  if (refusal !== undefined) throw new ConfigError(`${where} is no place for queues: ${refusal}`);
+}
+
+async function askPostgres(url: string): Promise<void> {
   const client = new pg.Client({
     connectionString: url,
     connectionTimeoutMillis: TIMEOUT_MS,
@@ -17,43 +74,29 @@ export async function checkPostgres(url: string): Promise<void> {
   try {
     await client.connect();
     await client.query('SELECT 1');
-  } catch (error) {
-    throw unreachable('PostgreSQL', url, 'DATABASE_URL', error);
   } finally {
     client.end().catch(() => {}); // not waited for: a server that hangs does not say goodbye
   }
 }
 
-/** @throws {UnavailableError} when Redis does not answer a PING in 5 s, saying where and why */
-export async function checkRedis(url: string): Promise<void> {
+async function withRedis<T>(url: string, ask: (client: Redis) => Promise<T>): Promise<T> {
   const client = new Redis(url, {
     lazyConnect: true,
     connectTimeout: TIMEOUT_MS,
     commandTimeout: TIMEOUT_MS,
     retryStrategy: () => null,
+    maxRetriesPerRequest: 0,
   });
   let reason: unknown;
-  client.on('error', (error) => (reason = error)); // says more than the rejection does
+  client.on('error', (error) => (reason ??= error)); // says more than the rejection does
   try {
     await client.connect();
-    await client.ping();
+    const answer = await ask(client);
+    if (reason !== undefined) throw reason; // such as no database of that number
+    return answer;
   } catch (error) {
-    throw unreachable('Redis', url, 'REDIS_URL', reason ?? error);
+    throw reason ?? error;
   } finally {
     client.disconnect();
   }
-}
-
-function unreachable(what: string, url: string, variable: string, cause: unknown) {
-  const { host, pathname } = new URL(url); // without user and password
-  return new UnavailableError(
-    `${what} at ${host}${pathname} does not answer: ${reasonOf(cause)}. Is it running, and ${variable} right?`,
-    { cause },
-  );
-}
-
-/** Node reports a host with several addresses as an error without a message. */
-function reasonOf(cause: unknown): string {
-  if (cause instanceof AggregateError) return cause.errors.map(reasonOf).join(', ');
-  return cause instanceof Error ? cause.message : String(cause);
 }

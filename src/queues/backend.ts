@@ -7,15 +7,16 @@ import {
   Queue,
   runMigrations,
   SchemaMigrationRequiredError,
-  Worker,
   type BackendFactory,
   type ConnectionOptions,
   type Processor,
   type RedisQueueBackend,
+  type Worker,
   type WorkerOptions,
 } from 'bullmq';
 import pg from 'pg';
 
+import { isOutage } from '../outage.ts';
 import type { Envelope } from './envelope.ts';
 import {
   EVENT_STREAM_MAX_LENGTH,
@@ -25,6 +26,8 @@ import {
   type QueuePolicy,
   type TaskQueueName,
 } from './catalogue.ts';
+import { createPatientPostgresBackend } from './patient.ts';
+import { SteadyWorker } from './steadyWorker.ts';
 
 /** Where the queues live. `prefix` is the key prefix in Redis and the schema in PostgreSQL. */
 export interface QueueLocation {
@@ -56,20 +59,42 @@ const COMMAND_TIMEOUT_MS = 10_000;
 /** Milliseconds that a step of the migration may take, waiting for another process's included. */
 const PREPARE_TIMEOUT_MS = 60_000;
 
-function connect(location: QueueLocation, role: 'producer' | 'worker'): Connection {
+/**
+ * Milliseconds of silence after which a worker's connection to Redis counts as dead. Longer than
+ * the 10 s that a worker waits for a job at most, in which silence is right.
+ */
+const SILENCE_MS = 15_000;
+
+/** @param onOutage - told of what Redis answers a worker instead of serving it */
+function connect(
+  location: QueueLocation,
+  role: 'producer' | 'worker',
+  onOutage: (error: Error) => void = () => {},
+): Connection {
   if (location.kind === 'redis') {
     return {
       // A worker's blocking commands must wait for ever; a producer must learn that Redis is away.
       connection: {
         url: location.url,
         maxRetriesPerRequest: null,
-        retryStrategy: (attempt: number) => Math.min(attempt * 100, 2000),
+        retryStrategy: (attempt: number) => Math.min(attempt * 100, 1000),
+        maxLoadingRetryTime: 1000,
         // What a producer's call could not send it sends again itself: were the client to keep it
         // as well, an outage would fill the agent's memory, and then Redis, with copies.
         ...(role === 'producer' && {
           commandTimeout: COMMAND_TIMEOUT_MS,
           enableOfflineQueue: false,
           autoResendUnfulfilledCommands: false,
+        }),
+        ...(role === 'worker' && {
+          socketTimeout: SILENCE_MS,
+          // A call that Redis refuses because it is read-only, full, … is made again after a pause
+          // on a new connection: BullMQ would count its failure against the job.
+          reconnectOnError: (error: Error) => {
+            if (!isOutage(error)) return false;
+            onOutage(error);
+            return 2;
+          },
         }),
       },
       prefix: location.prefix,
@@ -89,7 +114,9 @@ function connect(location: QueueLocation, role: 'producer' | 'worker'): Connecti
     },
     prefix: location.prefix,
     // The classes of BullMQ are typed by their back end, and code that takes either needs one type.
-    factory: createPostgresBackend as unknown as BackendFactory<RedisQueueBackend>,
+    factory: (role === 'worker'
+      ? createPatientPostgresBackend
+      : createPostgresBackend) as unknown as BackendFactory<RedisQueueBackend>,
   };
 }
 
@@ -214,9 +241,11 @@ function startWorker<Data, Result>(
   processor: Processor<Data, Result>,
   options: OpenWorkerOptions,
 ): Worker<Data, Result> {
-  const { connection, prefix, factory } = connect(location, 'worker');
+  const { connection, prefix, factory } = connect(location, 'worker', (error) =>
+    worker.emit('error', error),
+  );
   const lockDuration = options.lockDuration ?? 15_000;
-  return new Worker<Data, Result>(
+  const worker = new SteadyWorker<Data, Result>(
     name,
     processor,
     {
@@ -236,4 +265,5 @@ function startWorker<Data, Result>(
     },
     factory,
   );
+  return worker;
 }

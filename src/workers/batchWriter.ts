@@ -33,7 +33,7 @@ export interface BatchWriterOptions {
   maxRows: number;
   /** Bytes of JSON in one write at most; one larger event is written alone. Default 8 MiB. */
   maxBytes?: number;
-  /** Told when the database is away (with the error) and when it is back (with null). */
+  /** Told when the database is away (with the error, at each probe) and when it is back (with null). */
   onOutage?: (error: unknown) => void;
   /** Told of each write: events in it and milliseconds that it took. */
   onWrite?: (rows: number, milliseconds: number) => void;
@@ -45,8 +45,14 @@ interface Pending {
   fail: (error: unknown) => void;
 }
 
+/** Milliseconds without an answer after which the database counts as away, while still waited for. */
+const SILENCE_MS = 10_000;
+
 /** Milliseconds between two probes of a database that is away; doubles from the first to the last. */
-const PROBE_MS = { first: 100, last: 2000 };
+const PROBE_MS = { first: 100, last: 1000 };
+
+const stopped = (cause?: unknown) =>
+  new UnavailableError('the worker was told to stop while PostgreSQL was away', { cause });
 
 /**
  * Joins the events of many jobs into one write at a time. There is no waiting for company: an
@@ -66,6 +72,7 @@ export class BatchWriter {
   readonly #maxBytes: number;
   readonly #stopping = new AbortController();
   #pending: Pending[] = [];
+  #writing: Pending[] = [];
   #running = false;
 
   constructor(options: BatchWriterOptions) {
@@ -88,9 +95,13 @@ export class BatchWriter {
     return Promise.all(verdicts);
   }
 
-  /** Stops waiting for a database that is away: what is not written fails with `UnavailableError`. */
+  /**
+   * Stops waiting for a database that is away: what is not written fails with `UnavailableError`,
+   * and so does what is being written by a database that does not answer.
+   */
   abandon(): void {
     this.#stopping.abort();
+    for (const { fail } of [...this.#writing, ...this.#pending]) fail(stopped());
   }
 
   #start(): void {
@@ -102,13 +113,14 @@ export class BatchWriter {
 
   async #run(): Promise<void> {
     while (this.#pending.length > 0) {
-      const batch = this.#take();
+      const batch = (this.#writing = this.#take());
       try {
         await this.#write(batch);
       } catch (error) {
         for (const { fail } of batch) fail(error);
       }
     }
+    this.#writing = [];
     this.#running = false;
   }
 
@@ -161,21 +173,28 @@ export class BatchWriter {
   async #tryWrite(batch: Pending[]): Promise<WriteResult> {
     const jsonArray = `[${batch.map(({ event }) => event.json).join(',')}]`;
     let isAway = false;
+    const away = (error: unknown) => {
+      isAway = true;
+      this.#options.onOutage?.(error);
+    };
     for (let probeMs = PROBE_MS.first; ; probeMs = Math.min(probeMs * 2, PROBE_MS.last)) {
       const startedAt = performance.now();
+      const silence = setTimeout(away, SILENCE_MS, new Error(`no answer for ${SILENCE_MS / 1000} s`));
       try {
         this.stats.statements++;
-        const result = await retryConflicts(() => this.#options.write(jsonArray));
+        const result = await retryConflicts(() => this.#options.write(jsonArray)).finally(() =>
+          clearTimeout(silence),
+        );
         this.#options.onWrite?.(batch.length, performance.now() - startedAt);
         if (isAway) this.#options.onOutage?.(null);
         return result;
       } catch (error) {
-        if (classifyFault(error) !== 'unavailable') {
+        if (classifyFault(error) === 'data') {
           if (isAway) this.#options.onOutage?.(null);
           throw error;
         }
-        if (!isAway) this.#options.onOutage?.(error);
-        isAway = true;
+        // Conflicts that go on and on are no fault of the data either.
+        away(error);
         await this.#pause(probeMs, error);
       }
     }
@@ -185,9 +204,7 @@ export class BatchWriter {
     try {
       await sleep(milliseconds, undefined, { signal: this.#stopping.signal });
     } catch {
-      throw new UnavailableError('the worker was told to stop while PostgreSQL was away', {
-        cause,
-      });
+      throw stopped(cause);
     }
   }
 }

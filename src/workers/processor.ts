@@ -30,6 +30,10 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
     // letter. What does is decided below, and said with an UnrecoverableError.
     job.opts.attempts = UNLIMITED;
     job.opts.backoff = { type: 'exponential', delay: QUEUES[kind].backoffMs };
+    // How long finished jobs are kept is the catalogue's to say: `removeOnFail` of a foreign job
+    // would remove the only copy of its dead letter.
+    delete job.opts.removeOnFail;
+    delete job.opts.removeOnComplete;
     const { valid, refused } = openOrFail(kind, job);
     let remainders: Remainder[];
     try {

@@ -5,6 +5,7 @@ import { createPrismaClient } from '../database/client.ts';
 import { serverMessage } from '../database/faults.ts';
 import { Closer } from '../closer.ts';
 import type { Logger } from '../logger.ts';
+import { addressOf, outlast, reasonOf } from '../outage.ts';
 import {
   openWorker,
   prepareQueues,
@@ -13,7 +14,9 @@ import {
 } from '../queues/backend.ts';
 import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
 import { BatchWriter, type BatchWriterStats } from './batchWriter.ts';
+import { OutageLog } from '../outageLog.ts';
 import { createProcessor } from './processor.ts';
+import { reportQueue } from '../queues/queueLog.ts';
 import { writeBatch, WRITERS } from './writers/index.ts';
 
 export interface WorkersOptions {
@@ -28,6 +31,8 @@ export interface WorkersOptions {
     | 'ANNALS_JOB_ATTEMPTS'
   >;
   log: Logger;
+  /** Ends the wait for a queue that is away at the start. */
+  signal?: AbortSignal;
 }
 
 export interface Workers {
@@ -43,7 +48,13 @@ export interface Workers {
 /** Milliseconds in which jobs that cannot be finished are handed back to their queue. */
 const HAND_BACK_MS = 300;
 
-/** Starts one worker for each kind of event. */
+/** Prisma begins its messages with the call that failed, over several lines. */
+const lastLine = (message: string) => message.trim().split('\n').at(-1) ?? '';
+
+/**
+ * Starts one worker for each kind of event. Servers that are away are waited for: those of the
+ * queues before this returns where they are in PostgreSQL, all others afterwards.
+ */
 export async function startWorkers(options: WorkersOptions): Promise<Workers> {
   const { config, databaseUrl, queue, log } = options;
   const closer = new Closer(log);
@@ -72,21 +83,22 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
   );
 
   try {
-    await prepareQueues(queue);
+    const start = new OutageLog(log, `PostgreSQL at ${addressOf(queue.url)}`);
+    await outlast(() => prepareQueues(queue), {
+      onAway: (error) => start.away(reasonOf(error)),
+      ...(options.signal && { signal: options.signal }),
+    });
+    start.back();
     for (const kind of EVENT_KINDS) {
       const logOfQueue = log.child({ queue: kind });
+      const database = new OutageLog(logOfQueue, `PostgreSQL at ${addressOf(databaseUrl)}`);
       const writer = new BatchWriter({
         write: (jsonArray) => writeBatch(prisma, WRITERS[kind], jsonArray),
         maxRows: config.ANNALS_BATCH_MAX_ROWS,
         onWrite: (rows, milliseconds) =>
           logOfQueue.debug({ rows, milliseconds: Math.round(milliseconds) }, 'batch written'),
-        onOutage: (error) =>
-          error === null
-            ? logOfQueue.info('PostgreSQL is back')
-            : logOfQueue.warn(
-                { reason: serverMessage(error) },
-                'PostgreSQL is away; waiting for it',
-              ),
+        onOutage: (error) => 
+          error === null ? database.back() : database.away(lastLine(serverMessage(error))),
       });
       writers[kind] = writer;
 
@@ -100,7 +112,7 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
           autorun: false,
         },
       );
-      worker.on('error', (error) => logOfQueue.warn({ reason: error.message }, 'queue error'));
+      reportQueue(worker, queue, logOfQueue);
       worker.on('failed', (job, error) =>
         logOfQueue.warn(
           { job: job?.id, attempt: job?.attemptsMade, reason: error.message },
@@ -108,9 +120,6 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
         ),
       );
       workers.push(worker);
-      // BullMQ remembers for ever that a first connection to PostgreSQL failed; a start that cannot
-      // connect fails instead.
-      if (queue.kind === 'postgres') await worker.waitUntilReady();
       worker.run().catch((error: Error) => logOfQueue.error({ reason: error.message }, 'stopped'));
     }
   } catch (error) {

@@ -5,16 +5,19 @@ import { InterruptedError } from '../../errors.ts';
 import { EVENT_KINDS } from '../../queues/catalogue.ts';
 import { startWorkers } from '../../workers/runtime.ts';
 import { inEnvironment } from '../environment.ts';
+import { checkRedisSafety } from '../reach.ts';
 import { ensureSchema } from '../schema.ts';
 import { table } from '../table.ts';
 
 const TOTALS_EVERY_MS = 60_000;
 
 export async function work(options: { json?: boolean }): Promise<void> {
-  await inEnvironment({ ...options, needs: 'all' }, async (environment) => {
+  await inEnvironment({ ...options, needs: 'all', waits: true }, async (environment) => {
     const { closer, config, log, remainingMs, result, say, stopping } = environment;
+    const { queue } = environment;
+    if (queue.kind === 'redis') await checkRedisSafety(queue.url, log);
     await ensureSchema(environment);
-    const workers = await startWorkers({ ...environment, config });
+    const workers = await startWorkers({ ...environment, signal: stopping });
     closer.add('workers', () => workers.stop(remainingMs()));
     const backfill = await startBackfillWorker({
       ...environment,
