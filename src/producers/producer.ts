@@ -310,15 +310,15 @@ class QueueProducer implements Producer {
 
   /** Resolves when there is nothing left to send, nobody to send it to, or no time. */
   async #drain(deadline: number): Promise<void> {
-    const beganAt = performance.now();
+    const { failures } = this.#replay;
     for (const lane of Object.values(this.#lanes)) void lane.flush();
     this.#replay.hurry();
     while (performance.now() < deadline) {
       if (this.#tally.stats.buffered === 0) {
         if (this.#replay.isDone) return;
-        // Embedded servers that are starting are waited for: they are about to be there.
-        const isAway = this.#delivery.isAway && !this.#outlet.isLocating;
-        if (isAway && performance.now() - beganAt > this.#config.ANNALS_SPOOL_AFTER_MS) return;
+        // It was tried once more. (Embedded servers that are starting are about to be there.)
+        const isAway = this.#delivery.isAway && this.#replay.failures > failures;
+        if (isAway && !this.#outlet.isLocating) return;
       }
       await sleep(CLOSE_LOOK_MS);
     }

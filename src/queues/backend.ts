@@ -14,6 +14,7 @@ import {
   type RedisQueueBackend,
   type WorkerOptions,
 } from 'bullmq';
+import { Redis } from 'ioredis';
 import pg from 'pg';
 
 import type { Envelope } from './envelope.ts';
@@ -56,6 +57,30 @@ const COMMAND_TIMEOUT_MS = 10_000;
 /** Milliseconds that a step of the migration may take, waiting for another process's included. */
 const PREPARE_TIMEOUT_MS = 60_000;
 
+const retryStrategy = (attempt: number) => Math.min(attempt * 100, 2000);
+
+/**
+ * What a producer's call could not send it sends again itself: were the client to keep it as well,
+ * an outage would fill the agent's memory, and then Redis, with copies.
+ */
+const PRODUCER_REDIS = {
+  commandTimeout: COMMAND_TIMEOUT_MS,
+  enableOfflineQueue: false,
+  autoResendUnfulfilledCommands: false,
+};
+
+/**
+ * Opens the connection that the queues of a producer share on Redis. It is the producer's to close:
+ * BullMQ cannot let go of one of its own that was never made.
+ */
+export function openRedis(location: QueueLocation): Redis {
+  return new Redis(location.url, {
+    maxRetriesPerRequest: null,
+    retryStrategy,
+    ...PRODUCER_REDIS,
+  });
+}
+
 function connect(location: QueueLocation, role: 'producer' | 'worker'): Connection {
   if (location.kind === 'redis') {
     return {
@@ -63,14 +88,8 @@ function connect(location: QueueLocation, role: 'producer' | 'worker'): Connecti
       connection: {
         url: location.url,
         maxRetriesPerRequest: null,
-        retryStrategy: (attempt: number) => Math.min(attempt * 100, 2000),
-        // What a producer's call could not send it sends again itself: were the client to keep it
-        // as well, an outage would fill the agent's memory, and then Redis, with copies.
-        ...(role === 'producer' && {
-          commandTimeout: COMMAND_TIMEOUT_MS,
-          enableOfflineQueue: false,
-          autoResendUnfulfilledCommands: false,
-        }),
+        retryStrategy,
+        ...(role === 'producer' && PRODUCER_REDIS),
       },
       prefix: location.prefix,
       factory: createRedisBackend,
@@ -162,10 +181,19 @@ class PackedQueue extends Queue<string> {
   }
 }
 
-/** Opens a queue for a producer, whose jobs' data is envelope text. */
-export function openProducerQueue(location: QueueLocation, kind: EventKind): Queue<string> {
+/**
+ * Opens a queue for a producer, whose jobs' data is envelope text.
+ *
+ * @param redis - the connection to use, where the queues are on Redis
+ */
+export function openProducerQueue(
+  location: QueueLocation,
+  kind: EventKind,
+  redis?: Redis,
+): Queue<string> {
   const { connection, prefix, factory } = connect(location, 'producer');
-  return new PackedQueue(kind, { connection, prefix, streams: STREAMS }, factory);
+  const options = { connection: redis ?? connection, prefix, streams: STREAMS };
+  return new PackedQueue(kind, options, factory);
 }
 
 /** Opens a queue to look at and to steer. */
