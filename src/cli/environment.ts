@@ -32,7 +32,7 @@ export interface Environment {
 export interface EnvironmentOptions {
   json?: boolean;
   /** Which servers must answer before the command begins. */
-  needs: 'database' | 'queue' | 'all';
+  needs: 'database' | 'queue' | 'all' | 'none';
 }
 
 /** Milliseconds after the deadline at which a stop that still hangs is cut short. */
@@ -61,8 +61,11 @@ export async function inEnvironment(
       stop.begin(reason);
     });
     const { databaseUrl, queue } = servers;
-    if (options.needs !== 'queue' || queue.kind === 'postgres') await checkPostgres(databaseUrl);
-    if (options.needs !== 'database' && queue.kind === 'redis') await checkRedis(queue.url);
+    const needsDatabase = options.needs === 'database' || options.needs === 'all';
+    const needsQueue = options.needs === 'queue' || options.needs === 'all';
+    if (needsDatabase || (needsQueue && queue.kind === 'postgres'))
+      await checkPostgres(databaseUrl);
+    if (needsQueue && queue.kind === 'redis') await checkRedis(queue.url);
 
     stop.isWorking = true;
     process.exitCode = await work({

@@ -53,7 +53,7 @@ function unreachable(what: string, url: string, variable: string, cause: unknown
 }
 
 /** Node reports a host with several addresses as an error without a message. */
-function reasonOf(cause: unknown): string {
+export function reasonOf(cause: unknown): string {
   if (cause instanceof AggregateError) return cause.errors.map(reasonOf).join(', ');
   return cause instanceof Error ? cause.message : String(cause);
 }

@@ -25,6 +25,11 @@ import { Tally, type ProducerStats } from './tally.ts';
 export interface ProducerOptions {
   /** Where the queues are; a function is asked at the first event that is sent. */
   queue: QueueLocation | (() => Promise<QueueLocation>);
+  /**
+   * Folder of the spool, for producers to the same queues and no others. Default: one within
+   * ANNALS_SPOOL_DIR by the address of `queue` or, if that is a function, by the configuration.
+   */
+  spoolFolder?: string;
   /** Bounds and waiting times. Default: the environment's. */
   config?: Config;
   /**
@@ -140,7 +145,8 @@ class QueueProducer implements Producer {
       maxWaitMs: config.ANNALS_PACK_MAX_WAIT_MS,
     };
     const root =
-      typeof queue === 'function' ? configuredSpoolFolder(config) : spoolFolder(config, queue);
+      options.spoolFolder ??
+      (typeof queue === 'function' ? configuredSpoolFolder(config) : spoolFolder(config, queue));
 
     this.#tally = new Tally(producerId);
     this.#spool = new Spool({ root, producerId, maxBytes, onFault: onError });
