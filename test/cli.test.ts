@@ -262,12 +262,30 @@ describe('annals emit and worker', () => {
     });
     expect(kept.code).toBe(0);
     expect(JSON.parse(kept.stdout)).toMatchObject({ accepted: 2, spooled: 2, dropped: 0 });
-    expect(kept.stderr).toContain('did not take 2 events. They are safe in');
+    expect(kept.stderr).toContain('Not taken by the queue: 2 events. They are safe in');
     expect(kept.stderr).toContain('password authentication failed');
 
     const sent = await annals(['emit', '--json'], { env: spooling, input: '' });
     expect(sent.code).toBe(0);
-    expect(sent.stderr).toContain('Sent 2 events too');
+    expect(sent.stderr).toContain('Sent as well, left in the spool by others: 2 events');
+  });
+
+  it('keeps it as well when a signal ends it', async () => {
+    const emitting = begin(['emit', '--json'], {
+      ANNALS_QUEUE_BACKEND: 'postgres',
+      ANNALS_SPOOL_DIR: join(folder, 'spool'),
+      ANNALS_SHUTDOWN_DEADLINE_MS: '2000',
+      DATABASE_URL: Object.assign(new URL(db.url), { password: 'wrong' }).href,
+    });
+    emitting.child.stdin.write(`${access({ kind: 'memory-access' })}\nwrong\n`);
+    await until(() => emitting.stderr.includes('line 2'));
+    const toldAt = performance.now();
+    emitting.child.kill('SIGTERM');
+    expect(await emitting.exited).toBe(1);
+    expect(performance.now() - toldAt).toBeLessThan(3500);
+    expect(JSON.parse(emitting.stdout)).toMatchObject({ accepted: 1, spooled: 1, dropped: 0 });
+    expect(emitting.stderr).toContain('Not taken by the queue: 1 events. They are safe in');
+    expect(emitting.stderr).toContain('SIGTERM came before the work was done');
   });
 
   it('delivers what it has when a signal ends it', async () => {

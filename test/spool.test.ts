@@ -239,6 +239,44 @@ describeRedis('durability sync', () => {
   });
 });
 
+describeRedis('a Redis', () => {
+  let server: TestServer;
+  let location: QueueLocation;
+  beforeAll(async () => {
+    server = await startRedis({ appendonly: false });
+    location = { kind: 'redis', url: server.url, prefix: testPrefix() };
+  });
+  afterAll(() => server.stop());
+
+  it('that forgets what it confirmed a moment ago is sent it again', async () => {
+    const producer = open(location, { durability: 'sync' });
+    emit(producer, 0, 100);
+    await reaches(producer, ({ delivered }) => delivered === 100);
+    await server.kill();
+    await server.restart();
+    await expect
+      .poll(() => queuedIds(location).then(unique), { timeout: 40_000 })
+      .toEqual(ids(0, 100));
+    await producer.close();
+    expect(producer.stats()).toMatchObject({ accepted: 100, delivered: 100, spooledBytes: 0 });
+  });
+
+  it('that hangs and dies while the producer connects is no harm', async () => {
+    location = { ...location, prefix: testPrefix() };
+    server.pause();
+    const producer = open(location);
+    emit(producer, 0, 100);
+    await producer.flush();
+    expect(producer.stats()).toMatchObject({ spooled: 100 });
+    await server.kill();
+    await server.restart();
+    await reaches(producer, ({ delivered }) => delivered === 100);
+    expect(unique(await queuedIds(location))).toEqual(ids(0, 100));
+    await producer.close({ deadlineMs: 0 });
+    expect(producer.stats()).toMatchObject({ accepted: 100, delivered: 100 });
+  });
+});
+
 describe('with the queue away', () => {
   it('keeps to the memory and to the spool, then drops the newest', async () => {
     const drops: number[] = [];

@@ -76,10 +76,10 @@ export async function emit(file: string | undefined, options: EmitOptions): Prom
     const { accepted, delivered, spooled, dropped, adopted } = producer.stats();
     const summary = { read, accepted, delivered, spooled, invalid, dropped };
     result(summary, table(Object.keys(summary), [Object.values(summary)]));
-    if (adopted > 0) say(`Sent ${adopted} events too that were left in the spool`);
+    if (adopted > 0) say(`Sent as well, left in the spool by others: ${adopted} events`);
     if (spooled > 0) {
       say(
-        `The queue did not take ${spooled} events. They are safe in ${config.ANNALS_SPOOL_DIR}; the next producer that uses it, or "annals emit", sends them`,
+        `Not taken by the queue: ${spooled} events. They are safe in ${config.ANNALS_SPOOL_DIR}; the next producer that uses it, or "annals emit", sends them`,
       );
     }
     stopping.throwIfAborted();
