@@ -211,6 +211,7 @@ describe('annals emit and worker', () => {
       read: 8,
       accepted: 2,
       delivered: 2,
+      spooled: 0,
       invalid: 6,
       dropped: 0,
     });
@@ -242,9 +243,49 @@ describe('annals emit and worker', () => {
     });
     expect(code).toBe(1);
     expect(stdout).toContain(
-      'read  accepted  delivered  invalid  dropped\n2            1          1        1        0',
+      'read  accepted  delivered  spooled  invalid  dropped\n2            1          1        0        1        0',
     );
     expect(stderr).toContain('line 2: the line is not JSON');
+  });
+
+  it('keeps what the queue does not take, and sends it the next time', async () => {
+    const input = `${access({ kind: 'memory-access' })}\n${access({ kind: 'memory-access' })}\n`;
+    const away = Object.assign(new URL(db.url), { password: 'wrong' }).href;
+    const spooling = {
+      ANNALS_QUEUE_BACKEND: 'postgres',
+      ANNALS_SPOOL_DIR: join(folder, 'spool'),
+      ANNALS_SPOOL_AFTER_MS: '500',
+    };
+    const kept = await annals(['emit', '--json'], {
+      env: { ...spooling, DATABASE_URL: away },
+      input,
+    });
+    expect(kept.code).toBe(0);
+    expect(JSON.parse(kept.stdout)).toMatchObject({ accepted: 2, spooled: 2, dropped: 0 });
+    expect(kept.stderr).toContain('Not taken by the queue: 2 events. They are safe in');
+    expect(kept.stderr).toContain('password authentication failed');
+
+    const sent = await annals(['emit', '--json'], { env: spooling, input: '' });
+    expect(sent.code).toBe(0);
+    expect(sent.stderr).toContain('Sent as well, left in the spool by others: 2 events');
+  });
+
+  it('keeps it as well when a signal ends it', async () => {
+    const emitting = begin(['emit', '--json'], {
+      ANNALS_QUEUE_BACKEND: 'postgres',
+      ANNALS_SPOOL_DIR: join(folder, 'spool'),
+      ANNALS_SHUTDOWN_DEADLINE_MS: '2000',
+      DATABASE_URL: Object.assign(new URL(db.url), { password: 'wrong' }).href,
+    });
+    emitting.child.stdin.write(`${access({ kind: 'memory-access' })}\nwrong\n`);
+    await until(() => emitting.stderr.includes('line 2'));
+    const toldAt = performance.now();
+    emitting.child.kill('SIGTERM');
+    expect(await emitting.exited).toBe(1);
+    expect(performance.now() - toldAt).toBeLessThan(3500);
+    expect(JSON.parse(emitting.stdout)).toMatchObject({ accepted: 1, spooled: 1, dropped: 0 });
+    expect(emitting.stderr).toContain('Not taken by the queue: 1 events. They are safe in');
+    expect(emitting.stderr).toContain('SIGTERM came before the work was done');
   });
 
   it('delivers what it has when a signal ends it', async () => {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
-import { InvalidEventError, UnavailableError } from '../src/errors.ts';
+import { InvalidEventError } from '../src/errors.ts';
 import { prepareQueues, type QueueLocation } from '../src/queues/backend.ts';
 import { createTestDatabase, testPrefix, type TestDatabase } from './support/database.ts';
 import { sample } from './support/events.ts';
@@ -60,40 +60,6 @@ describe('packing', () => {
     expect(performance.now() - emittedAt).toBeLessThan(1000);
     expect(await jobSizes()).toEqual([1, 1]);
     await producer.close();
-  });
-});
-
-describe('with a queue that does not answer', () => {
-  const nowhere: QueueLocation = {
-    kind: 'postgres',
-    url: 'postgresql://nobody@127.0.0.1:1/nowhere',
-    prefix: 'annals',
-  };
-
-  it('holds no more than the bound, counts what it drops, and closes by its deadline', async () => {
-    let dropped = 0;
-    const producer = testProducer(nowhere, {
-      env: { ANNALS_BUFFER_MAX_EVENTS: '10' },
-      onDrop: (events) => (dropped += events),
-      onError: () => {
-        throw new Error('a callback that throws harms nobody');
-      },
-    });
-    for (let n = 0; n < 15; n++) producer.memoryAccess(event(n));
-    expect(producer.stats()).toMatchObject({ accepted: 15, buffered: 10, dropped: 5 });
-    const flushing = producer.flush();
-    flushing.catch(() => {}); // looked at below
-    const closedAt = performance.now();
-    await expect(producer.close({ deadlineMs: 300 })).rejects.toThrow(/10 events .* dropped/);
-    expect(performance.now() - closedAt).toBeLessThan(2500);
-    await expect(flushing).rejects.toThrow(UnavailableError);
-    expect(producer.stats()).toMatchObject({
-      accepted: 15,
-      delivered: 0,
-      buffered: 0,
-      dropped: 15,
-    });
-    expect(dropped).toBe(15);
   });
 });
 

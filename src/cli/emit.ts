@@ -14,6 +14,8 @@ export function addEmit(program: Command): void {
 A line is an event and its kind (memory-access, transition, metrics or session-event). A wrong one
 is reported with its number and skipped. "id" (a UUID) and "occurredAt" may be left out; events that
 bring their ids may be sent again without harm. Exits with 1 if a line was wrong or an event dropped.
+Events that the queue does not take are kept in ANNALS_SPOOL_DIR, which is no failure: the next
+producer, or the next "annals emit" (of /dev/null, say), sends them.
 
 Examples:
   $ annals emit events.ndjson

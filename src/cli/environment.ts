@@ -32,7 +32,7 @@ export interface Environment {
 export interface EnvironmentOptions {
   json?: boolean;
   /** Which servers must answer before the command begins. */
-  needs: 'database' | 'queue' | 'all';
+  needs: 'database' | 'queue' | 'all' | 'none';
   /** Whether servers that are away are waited for. Default false: the command fails. */
   waits?: boolean;
 }
@@ -64,13 +64,13 @@ export async function inEnvironment(
       stop.begin(reason);
     });
     const { databaseUrl, queue } = servers;
+    const needsDatabase = options.needs === 'database' || options.needs === 'all';
+    const needsQueue = options.needs === 'queue' || options.needs === 'all';
     const needed: Server[] = [];
-    if (options.needs !== 'queue' || queue.kind === 'postgres') {
+    if (needsDatabase || (needsQueue && queue.kind === 'postgres')) {
       needed.push({ what: 'PostgreSQL', url: databaseUrl });
     }
-    if (options.needs !== 'database' && queue.kind === 'redis') {
-      needed.push({ what: 'Redis', url: queue.url });
-    }
+    if (needsQueue && queue.kind === 'redis') needed.push({ what: 'Redis', url: queue.url });
     for (const server of needed) {
       await (options.waits ? waitForServer(server, log) : checkServer(server));
     }

@@ -78,6 +78,7 @@ export async function openGround(
       ANNALS_QUEUE_BACKEND: queue.kind,
       ANNALS_QUEUE_PREFIX: name,
       ANNALS_DATA_DIR: folder,
+      ANNALS_SPOOL_DIR: join(folder, 'spool'),
       // Jobs that wait for a parent are told as warnings, and are what the demo wants.
       ANNALS_LOG_LEVEL: env['ANNALS_LOG_LEVEL'] || 'error',
     },

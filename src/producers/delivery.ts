@@ -97,7 +97,7 @@ export class Delivery {
     for (const { segment } of events) {
       if (!segment) continue;
       segment.held--;
-      segment.taken(kind, connection);
+      segment.taken(connection);
     }
     this.#options.tally.moved(kind, events, 'delivered');
     this.#options.onMoved();

@@ -1,30 +1,37 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import type { Queue } from 'bullmq';
+import type { Redis } from 'ioredis';
 
 import { UnavailableError } from '../errors.ts';
-import { openProducerQueue, prepareQueues, type QueueLocation } from '../queues/backend.ts';
+import {
+  openProducerQueue,
+  openRedis,
+  prepareQueues,
+  type QueueLocation,
+} from '../queues/backend.ts';
 import type { EventKind } from '../queues/events.ts';
 import { RedisDisk } from './redisDisk.ts';
 
-interface Opened {
-  queue: Queue<string>;
-  /** Number of the connection; another one after each time that it was lost. */
-  connection: number;
+/** The place where the queues are, once it is found. */
+interface Found {
+  location: QueueLocation;
+  /** The connection that all queues share; only on Redis. */
+  redis: Redis | undefined;
 }
 
-/** Milliseconds that a connection gets to close well. */
+/** Milliseconds that connections to PostgreSQL get to close well. */
 const DISCONNECT_MS = 500;
 
 /** The queues as a producer sees them: each call succeeds or fails within its time. */
 export class Outlet {
+  /** Number of the connection to Redis; another one after each time that it was lost. */
+  connection = 0;
   readonly #locate: () => Promise<QueueLocation>;
   readonly #onError: (error: unknown) => void;
-  readonly #opening = new Map<EventKind, Promise<Opened>>();
-  readonly #opened = new Map<EventKind, Opened>();
-  #location: Promise<QueueLocation> | undefined;
-  #connections = 0;
-  #isLocating = false;
+  readonly #queues = new Map<EventKind, Promise<Queue<string>>>();
+  #finding: Promise<Found> | undefined;
+  #found: Found | undefined;
   #isClosed = false;
   #disk: RedisDisk | undefined;
 
@@ -34,12 +41,14 @@ export class Outlet {
     onError: (error: unknown) => void,
   ) {
     this.#locate = async () => (typeof queue === 'function' ? queue() : queue);
-    this.#onError = onError;
+    this.#onError = (error) => {
+      if (!this.#isClosed) onError(error);
+    };
   }
 
-  /** Whether embedded servers may just be starting. */
+  /** Whether the queues are just being found, which starts embedded servers. */
   get isLocating(): boolean {
-    return this.#isLocating;
+    return this.#finding !== undefined && !this.#found;
   }
 
   /**
@@ -51,10 +60,10 @@ export class Outlet {
   async send(kind: EventKind, envelopes: string[], timeoutMs: number): Promise<number> {
     let isLate = false;
     const work = async () => {
-      const opened = await this.#open(kind);
+      const queue = await this.#open(kind);
       // Whoever gave up waiting sends again, and there need not be two copies.
       if (isLate || this.#isClosed) throw new UnavailableError('the queue was not found in time');
-      const { connection, queue } = opened;
+      const { connection } = this;
       await queue.addBulk(envelopes.map((data) => ({ name: kind, data })));
       return connection;
     };
@@ -72,85 +81,72 @@ export class Outlet {
     }
   }
 
-  /** Whether these connections, by kind, are still the ones over which events are sent. */
-  isCurrent(connections: ReadonlyMap<EventKind, number>): boolean {
-    return [...connections].every(
-      ([kind, connection]) => this.#opened.get(kind)?.connection === connection,
-    );
-  }
-
   /**
    * Whether what was taken so far will outlive the queue's server: PostgreSQL has committed it,
-   * Redis says so where it can. That it answers at all proves that the connections are whole.
+   * Redis says so where it can. That it answers at all proves that the connection is whole.
    *
    * @returns `undefined` if the server cannot say
    * @throws when the queue does not answer
    */
-  async isOnDisk(kinds: readonly EventKind[]): Promise<boolean | undefined> {
-    const location = await this.#location;
-    if (!location) throw new UnavailableError('the queue was not found yet');
-    if (location.kind === 'postgres') return true;
-    this.#disk ??= new RedisDisk(location, this.#onError);
-    const opened = kinds.map((kind) => this.#opened.get(kind)?.queue);
-    return this.#disk.hasAll(opened.filter((queue) => queue !== undefined));
+  async isOnDisk(): Promise<boolean | undefined> {
+    if (!this.#found) throw new UnavailableError('the queue was not found yet');
+    const { location, redis } = this.#found;
+    if (!redis) return true;
+    this.#disk ??= new RedisDisk(redis, location.prefix, this.#onError);
+    return this.#disk.hasAll();
   }
 
-  /** A client's own `close()` can wait for ever on a server that is away, so nobody waits for it. */
   async disconnect(): Promise<void> {
     this.#isClosed = true;
     this.#disk?.disconnect();
-    const disconnecting = [...this.#opened.values()].map(async ({ queue }) => {
-      await Promise.race([queue.close(), sleep(DISCONNECT_MS, undefined, { ref: false })]);
-      await queue.disconnect();
-    });
+    this.#found?.redis?.disconnect();
+    if (this.#found?.redis) return;
+    // The client's own `close()` can wait for ever on a server that is away; nobody waits for it.
+    const closing = [...this.#queues.values()].map(async (opening) => (await opening).close());
     await Promise.race([
-      Promise.allSettled(disconnecting),
-      sleep(2 * DISCONNECT_MS, undefined, { ref: false }),
+      Promise.allSettled(closing),
+      sleep(DISCONNECT_MS, undefined, { ref: false }),
     ]);
   }
 
-  #open(kind: EventKind): Promise<Opened> {
-    let opening = this.#opening.get(kind);
+  #open(kind: EventKind): Promise<Queue<string>> {
+    let opening = this.#queues.get(kind);
     if (!opening) {
       opening = this.#openQueue(kind);
-      this.#opening.set(kind, opening);
+      this.#queues.set(kind, opening);
       // The next attempt to send opens it anew.
-      opening.catch(() => this.#opening.delete(kind));
+      opening.catch(() => this.#queues.delete(kind));
     }
     return opening;
   }
 
-  async #openQueue(kind: EventKind): Promise<Opened> {
-    this.#location ??= this.#find();
-    this.#location.catch(() => (this.#location = undefined));
-    const location = await this.#location;
+  async #openQueue(kind: EventKind): Promise<Queue<string>> {
+    this.#finding ??= this.#find();
+    this.#finding.catch(() => (this.#finding = undefined));
+    const { location, redis } = await this.#finding;
     if (this.#isClosed) throw new UnavailableError('the producer is closed');
-    const queue = openProducerQueue(location, kind);
-    const opened: Opened = { queue, connection: ++this.#connections };
-    this.#opened.set(kind, opened);
+    const queue = openProducerQueue(location, kind, redis);
     // With a listener from the start on, no fault of a connection ends the process.
-    queue.on('error', (error) => this.#onError(error));
-    queue.on('ioredis:close', () => (opened.connection = ++this.#connections));
+    queue.on('error', this.#onError);
     // BullMQ remembers for ever that a first contact failed (PostgreSQL refused it, Redis did not
     // answer to INFO): such a queue is given up, and the next attempt to send opens another.
     try {
       await queue.waitUntilReady();
-      return opened;
+      return queue;
     } catch (error) {
       void queue.close().catch(() => {});
-      void queue.disconnect().catch(() => {});
       throw error;
     }
   }
 
-  async #find(): Promise<QueueLocation> {
-    this.#isLocating = true;
-    try {
-      const location = await this.#locate();
-      await prepareQueues(location);
-      return location;
-    } finally {
-      this.#isLocating = false;
-    }
+  async #find(): Promise<Found> {
+    const location = await this.#locate();
+    await prepareQueues(location);
+    if (this.#isClosed) throw new UnavailableError('the producer is closed');
+    const redis = location.kind === 'redis' ? openRedis(location) : undefined;
+    redis?.on('error', this.#onError);
+    redis?.on('close', () => this.connection++);
+    this.#found = { location, redis };
+    return this.#found;
   }
 }

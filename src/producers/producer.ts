@@ -25,6 +25,11 @@ import { Tally, type ProducerStats } from './tally.ts';
 export interface ProducerOptions {
   /** Where the queues are; a function is asked at the first event that is sent. */
   queue: QueueLocation | (() => Promise<QueueLocation>);
+  /**
+   * Folder of the spool, for producers to the same queues and no others. Default: one within
+   * ANNALS_SPOOL_DIR by the address of `queue` or, if that is a function, by the configuration.
+   */
+  spoolFolder?: string;
   /** Bounds and waiting times. Default: the environment's. */
   config?: Config;
   /**
@@ -140,7 +145,8 @@ class QueueProducer implements Producer {
       maxWaitMs: config.ANNALS_PACK_MAX_WAIT_MS,
     };
     const root =
-      typeof queue === 'function' ? configuredSpoolFolder(config) : spoolFolder(config, queue);
+      options.spoolFolder ??
+      (typeof queue === 'function' ? configuredSpoolFolder(config) : spoolFolder(config, queue));
 
     this.#tally = new Tally(producerId);
     this.#spool = new Spool({ root, producerId, maxBytes, onFault: onError });
@@ -310,15 +316,15 @@ class QueueProducer implements Producer {
 
   /** Resolves when there is nothing left to send, nobody to send it to, or no time. */
   async #drain(deadline: number): Promise<void> {
-    const beganAt = performance.now();
+    const { failures } = this.#replay;
     for (const lane of Object.values(this.#lanes)) void lane.flush();
     this.#replay.hurry();
     while (performance.now() < deadline) {
       if (this.#tally.stats.buffered === 0) {
         if (this.#replay.isDone) return;
-        // Embedded servers that are starting are waited for: they are about to be there.
-        const isAway = this.#delivery.isAway && !this.#outlet.isLocating;
-        if (isAway && performance.now() - beganAt > this.#config.ANNALS_SPOOL_AFTER_MS) return;
+        // It was tried once more. (Embedded servers that are starting are about to be there.)
+        const isAway = this.#delivery.isAway && this.#replay.failures > failures;
+        if (isAway && !this.#outlet.isLocating) return;
       }
       await sleep(CLOSE_LOOK_MS);
     }

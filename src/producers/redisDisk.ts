@@ -1,10 +1,10 @@
-import type { Queue } from 'bullmq';
-import { Redis } from 'ioredis';
+import type { Redis } from 'ioredis';
 
-import type { QueueLocation } from '../queues/backend.ts';
+/** Milliseconds that Redis gets to have its append-only file on disk. */
+const FSYNC_TIMEOUT_MS = 2000;
 
-/** Milliseconds that Redis gets to answer, and to have its append-only file on disk. */
-const TIMEOUT_MS = { command: 10_000, fsync: 2000 };
+/** Milliseconds for which the key lives that is written to have something to wait for. */
+const KEY_LIFE_MS = 60_000;
 
 /**
  * Asks Redis whether it has on disk what it has confirmed (WAITAOF, Redis 7.2 or later with its
@@ -15,36 +15,30 @@ const TIMEOUT_MS = { command: 10_000, fsync: 2000 };
  * about, and so behind it in the append-only file.
  */
 export class RedisDisk {
-  readonly #client: Redis;
+  readonly #redis: Redis;
+  readonly #waiting: Redis;
   readonly #key: string;
 
-  constructor(location: QueueLocation, onError: (error: unknown) => void) {
-    this.#key = `${location.prefix}:on-disk`;
-    this.#client = new Redis(location.url, {
-      lazyConnect: true,
-      commandTimeout: TIMEOUT_MS.command,
-      autoResendUnfulfilledCommands: false,
-      retryStrategy: (attempt) => Math.min(attempt * 100, 2000),
-    });
-    this.#client.on('error', onError);
+  /** @param redis - the connection over which everything was confirmed */
+  constructor(redis: Redis, prefix: string, onError: (error: unknown) => void) {
+    this.#redis = redis;
+    this.#key = `${prefix}:on-disk`;
+    this.#waiting = redis.duplicate({ lazyConnect: true, enableOfflineQueue: true });
+    this.#waiting.on('error', onError);
   }
 
   /**
-   * @param queues - over whose connections it was confirmed; that they answer is made sure of
    * @returns whether all is on disk; `undefined` if Redis cannot say
    * @throws when a connection does not answer
    */
-  async hasAll(queues: Queue<string>[]): Promise<boolean | undefined> {
-    const servers = await Promise.all(
-      queues.map(async (queue) => about(await (await queue.getBackend().client).info())),
-    );
-    if (servers.length === 0 || !servers.every((server) => server.canWait)) return undefined;
-    const here = about(await this.#client.info());
+  async hasAll(): Promise<boolean | undefined> {
+    const server = about(await this.#redis.info());
+    if (!server.canWait) return undefined;
     // Behind one address there may be several servers.
-    if (servers.some((server) => server.runId !== here.runId)) return undefined;
+    if (server.runId !== about(await this.#waiting.info()).runId) return undefined;
     try {
-      await this.#client.set(this.#key, '1', 'PX', 60_000);
-      const [onDisk] = (await this.#client.call('WAITAOF', 1, 0, TIMEOUT_MS.fsync)) as [number];
+      await this.#waiting.set(this.#key, '1', 'PX', KEY_LIFE_MS);
+      const [onDisk] = (await this.#waiting.call('WAITAOF', 1, 0, FSYNC_TIMEOUT_MS)) as [number];
       return onDisk >= 1;
     } catch (error) {
       if ((error as Error).name === 'ReplyError') return undefined; // such as NOPERM
@@ -53,7 +47,7 @@ export class RedisDisk {
   }
 
   disconnect(): void {
-    this.#client.disconnect();
+    this.#waiting.disconnect();
   }
 }
 

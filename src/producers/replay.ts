@@ -39,6 +39,8 @@ const KEEP_MS = 5000;
  * sent again.
  */
 export class Replay {
+  /** Attempts to send a segment that failed, since the start. */
+  failures = 0;
   readonly #options: ReplayOptions;
   readonly #unreadable = new Set<Segment>();
   #timer: NodeJS.Timeout | undefined;
@@ -62,7 +64,10 @@ export class Replay {
 
   /** Whether there is nothing left to send or to wait for. */
   get isDone(): boolean {
-    return [...this.#options.spool.segments].every((segment) => this.#unreadable.has(segment));
+    return (
+      this.#adoptAt > 0 &&
+      [...this.#options.spool.segments].every((segment) => this.#unreadable.has(segment))
+    );
   }
 
   /** Looks without delay. */
@@ -130,19 +135,20 @@ export class Replay {
       this.#unreadable.add(segment);
       return true;
     }
-    // All of it is sent now: what earlier connections took of it no longer matters.
-    segment.takenBy.clear();
+    // All of it is sent now: what an earlier connection took of it no longer matters.
+    segment.takenBy = undefined;
     const { unsent } = segment;
     try {
       for (const kind of EVENT_KINDS) {
         const records = found.records.filter((record) => record.kind === kind);
         for (const envelopes of pack(records, segment.producerId, limits)) {
           if (this.#isStopped) return false;
-          segment.taken(kind, await outlet.send(kind, envelopes, SEND_TIMEOUT_MS));
+          segment.taken(await outlet.send(kind, envelopes, SEND_TIMEOUT_MS));
           delivery.isAway = false;
         }
       }
     } catch (error) {
+      this.failures++;
       delivery.isAway = true;
       onError(error);
       return false;
@@ -179,18 +185,22 @@ export class Replay {
       if (segment.unsent === 0 && segment.held === 0) spool.seal();
     }
     const taken = [...spool.segments].filter((segment) => segment.isTaken);
-    const kinds = new Set(taken.flatMap((segment) => [...segment.takenBy.keys()]));
+    if (taken.length === 0) return;
     // What happened before the question is what the answer is about.
     const askedAt = performance.now();
-    let isOnDisk: boolean | undefined = true;
+    let isOnDisk: boolean | undefined;
     try {
-      if (kinds.size > 0) isOnDisk = await outlet.isOnDisk([...kinds]);
+      isOnDisk = await outlet.isOnDisk();
     } catch {
-      isOnDisk = false; // whether it is a passing fault, or the connection is gone, shows now
+      isOnDisk = false; // a passing fault, or the connection is gone, which shows now
     }
     for (const segment of taken) {
-      if (!outlet.isCurrent(segment.takenBy)) segment.isInDoubt = true;
-      else if (isOnDisk ?? askedAt - segment.takenAt >= KEEP_MS) spool.remove(segment);
+      const { takenBy, takenAt } = segment;
+      // Nothing in it could be read.
+      if (takenBy === undefined) spool.remove(segment);
+      // Another process may have followed the one that took it, without it.
+      else if (takenBy !== outlet.connection) segment.isInDoubt = true;
+      else if (isOnDisk ?? askedAt - takenAt >= KEEP_MS) spool.remove(segment);
     }
   }
 }

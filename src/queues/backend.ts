@@ -14,6 +14,7 @@ import {
   type Worker,
   type WorkerOptions,
 } from 'bullmq';
+import { Redis } from 'ioredis';
 import pg from 'pg';
 
 import { isOutage } from '../outage.ts';
@@ -59,6 +60,30 @@ const COMMAND_TIMEOUT_MS = 10_000;
 /** Milliseconds that a step of the migration may take, waiting for another process's included. */
 const PREPARE_TIMEOUT_MS = 60_000;
 
+const retryStrategy = (attempt: number) => Math.min(attempt * 100, 1000);
+
+/**
+ * What a producer's call could not send it sends again itself: were the client to keep it as well,
+ * an outage would fill the agent's memory, and then Redis, with copies.
+ */
+const PRODUCER_REDIS = {
+  commandTimeout: COMMAND_TIMEOUT_MS,
+  enableOfflineQueue: false,
+  autoResendUnfulfilledCommands: false,
+};
+
+/**
+ * Opens the connection that the queues of a producer share on Redis. It is the producer's to close:
+ * BullMQ cannot let go of one of its own that was never made.
+ */
+export function openRedis(location: QueueLocation): Redis {
+  return new Redis(location.url, {
+    maxRetriesPerRequest: null,
+    retryStrategy,
+    ...PRODUCER_REDIS,
+  });
+}
+
 /**
  * Milliseconds of silence after which a worker's connection to Redis counts as dead. Longer than
  * the 10 s that a worker waits for a job at most, in which silence is right.
@@ -77,15 +102,9 @@ function connect(
       connection: {
         url: location.url,
         maxRetriesPerRequest: null,
-        retryStrategy: (attempt: number) => Math.min(attempt * 100, 1000),
+        retryStrategy,
         maxLoadingRetryTime: 1000,
-        // What a producer's call could not send it sends again itself: were the client to keep it
-        // as well, an outage would fill the agent's memory, and then Redis, with copies.
-        ...(role === 'producer' && {
-          commandTimeout: COMMAND_TIMEOUT_MS,
-          enableOfflineQueue: false,
-          autoResendUnfulfilledCommands: false,
-        }),
+        ...(role === 'producer' && PRODUCER_REDIS),
         ...(role === 'worker' && {
           socketTimeout: SILENCE_MS,
           // A call that Redis refuses because it is read-only, full, … is made again after a pause
@@ -189,10 +208,19 @@ class PackedQueue extends Queue<string> {
   }
 }
 
-/** Opens a queue for a producer, whose jobs' data is envelope text. */
-export function openProducerQueue(location: QueueLocation, kind: EventKind): Queue<string> {
+/**
+ * Opens a queue for a producer, whose jobs' data is envelope text.
+ *
+ * @param redis - the connection to use, where the queues are on Redis
+ */
+export function openProducerQueue(
+  location: QueueLocation,
+  kind: EventKind,
+  redis?: Redis,
+): Queue<string> {
   const { connection, prefix, factory } = connect(location, 'producer');
-  return new PackedQueue(kind, { connection, prefix, streams: STREAMS }, factory);
+  const options = { connection: redis ?? connection, prefix, streams: STREAMS };
+  return new PackedQueue(kind, options, factory);
 }
 
 /** Opens a queue to look at and to steer. */

@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import type { Closer } from '../closer.ts';
 import type { Config } from '../config.ts';
 import { createPrismaClient, type PrismaClient } from '../database/client.ts';
@@ -73,6 +75,8 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
     }
   }
   await orAborted(producer.flush(), signal);
+  // While they are in the spool they are not lost, but neither rows nor jobs.
+  while (producer.stats().spooled > 0) await orAborted(sleep(100), signal);
 
   const stored = noFigures();
   const deadLetters: string[] = [];

@@ -3,6 +3,7 @@ import { addAbortSignal, type Readable } from 'node:stream';
 import { InvalidEventError, UsageError } from '../../errors.ts';
 import { readLines, type Line } from '../../lines.ts';
 import { createProducer, type Producer } from '../../producers/producer.ts';
+import { configuredSpoolFolder } from '../../producers/spool/destination.ts';
 import {
   EVENT_KINDS,
   MAX_EVENT_BYTES,
@@ -12,6 +13,7 @@ import {
 import { inEnvironment } from '../environment.ts';
 import type { EmitOptions } from '../emit.ts';
 import { openFile } from '../file.ts';
+import { reasonOf } from '../../outage.ts';
 import { table } from '../table.ts';
 
 /** An event of the greatest size may be written with escapes (\u0041 for A) and white space. */
@@ -28,16 +30,20 @@ export async function emit(file: string | undefined, options: EmitOptions): Prom
   const isStdin = file === undefined || file === '-';
   const source: Readable = isStdin ? process.stdin : await openFile(file);
 
-  await inEnvironment({ ...options, needs: 'queue' }, async (environment) => {
-    const { closer, config, log, queue, remainingMs, result, stopping } = environment;
+  // A queue that is away is no reason to refuse events: the spool takes them.
+  await inEnvironment({ ...options, needs: 'none' }, async (environment) => {
+    const { closer, config, log, queue, remainingMs, result, say, stopping } = environment;
     let warnedAt = -WARN_EVERY_MS;
     const producer = createProducer({
       config,
       queue,
+      spoolFolder: configuredSpoolFolder(config),
+      onCorrupt: (spoolFile, places) =>
+        log.error({ file: spoolFile, places }, 'events in the spool are damaged and lost'),
       onError: (error) => {
         if (performance.now() - warnedAt < WARN_EVERY_MS) return;
         warnedAt = performance.now();
-        log.warn({ reason: (error as Error).message }, 'the queue does not answer; trying again');
+        log.warn({ reason: reasonOf(error) }, 'the queue does not take events; trying again');
       },
     });
     const close = () => producer.close({ deadlineMs: remainingMs() }).catch(() => {}); // `dropped` tells
@@ -47,6 +53,7 @@ export async function emit(file: string | undefined, options: EmitOptions): Prom
       stopping.addEventListener('abort', () => void close().then(resolve), { once: true });
     });
 
+    if (isStdin && process.stdin.isTTY) console.error('Reading events…; Ctrl-D ends');
     let read = 0;
     let invalid = 0;
     try {
@@ -66,9 +73,15 @@ export async function emit(file: string | undefined, options: EmitOptions): Prom
     await Promise.race([producer.flush(), closed]);
     await close();
 
-    const { accepted, delivered, dropped } = producer.stats();
-    const summary = { read, accepted, delivered, invalid, dropped };
+    const { accepted, delivered, spooled, dropped, adopted } = producer.stats();
+    const summary = { read, accepted, delivered, spooled, invalid, dropped };
     result(summary, table(Object.keys(summary), [Object.values(summary)]));
+    if (adopted > 0) say(`Sent as well, left in the spool by others: ${adopted} events`);
+    if (spooled > 0) {
+      say(
+        `Not taken by the queue: ${spooled} events. They are safe in ${config.ANNALS_SPOOL_DIR}; the next producer that uses it, or "annals emit", sends them`,
+      );
+    }
     stopping.throwIfAborted();
     return invalid + dropped === 0 ? 0 : 1;
   });

@@ -97,12 +97,11 @@ export class SpoolFolder {
   }
 
   /**
-   * Takes over what dead producers left, if there is any; their segments come in their order.
+   * Takes over what dead producers left, if there is any; the segments of each come in order.
    *
    * @throws whatever the file system does
    */
-  async adopt(): Promise<Segment[]> {
-    const segments: Segment[] = [];
+  async *adopt(): AsyncGenerator<Segment> {
     for (const name of namesIn(this.#root)) {
       if (this.#isClosed) break;
       const [, producerId, owner] = FOLDER.exec(name) ?? [];
@@ -116,10 +115,9 @@ export class SpoolFolder {
         if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue; // another was faster
         throw error;
       }
-      segments.push(...segmentsIn(folder, producerId));
+      yield* segmentsIn(folder, producerId);
     }
     if (this.#server) await this.#removeDeadSockets();
-    return segments;
   }
 
   /** Removes folders that became empty, and with `andLeave` lets go of what is left. */

@@ -2,7 +2,6 @@ import { closeSync, fsync, fsyncSync, ftruncateSync, openSync, rmSync, writeSync
 import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 
-import type { EventKind } from '../../queues/events.ts';
 import { readRecords, type SpoolRecord } from './record.ts';
 
 const fsyncFile = promisify(fsync);
@@ -27,8 +26,8 @@ export class Segment {
   /** Whether what was found in it is in the account already. */
   isCounted = false;
   isSealed: boolean;
-  /** The connections, one for each kind, that took events of this segment first. */
-  readonly takenBy = new Map<EventKind, number>();
+  /** The connection that took the first of its events; none yet. */
+  takenBy: number | undefined;
   /** When the queue last took one of its events, by `performance.now()`. */
   takenAt = 0;
   #fd: number | undefined;
@@ -88,8 +87,8 @@ export class Segment {
   }
 
   /** Notes that the queue has taken events, over that connection. */
-  taken(kind: EventKind, connection: number): void {
-    if (!this.takenBy.has(kind)) this.takenBy.set(kind, connection);
+  taken(connection: number): void {
+    this.takenBy ??= connection;
     this.takenAt = performance.now();
   }
 

@@ -121,7 +121,7 @@ export class Spool {
   /** Takes over what dead producers left. */
   async adopt(): Promise<void> {
     try {
-      for (const segment of await this.#folder.adopt()) {
+      for await (const segment of this.#folder.adopt()) {
         this.segments.add(segment);
         this.bytes += segment.bytes;
       }

@@ -1,0 +1,52 @@
+// A producer process for tests that kill it: its settings in the environment, its job as argument.
+import { writeSync } from 'node:fs';
+import { setImmediate as breathe } from 'node:timers/promises';
+
+import { createProducer } from '../../src/producers/producer.ts';
+import type { QueueLocation } from '../../src/queues/backend.ts';
+import { sample } from './events.ts';
+
+export interface ProducerJob {
+  queue: QueueLocation;
+  /**
+   * `steady`: emits for ever and names the number of each event once `emit` has returned.
+   * `flush`: emits, flushes, says so and stays. `exit`, `throw`: emits and ends in that way.
+   * `measure`: emits in one go, then tells how long the calls took and what memory they needed.
+   */
+  mode: 'steady' | 'flush' | 'exit' | 'throw' | 'measure';
+  events?: number;
+}
+
+const { queue, mode, events = Infinity } = JSON.parse(process.argv[2] ?? '') as ProducerJob;
+const producer = createProducer({ queue });
+const emit = (n: number) => producer.emit('memory-access', sample('memory-access', n) as never);
+
+if (mode === 'measure') {
+  const microseconds = new Float64Array(events);
+  let rss = 0;
+  for (let n = 0; n < events; n++) {
+    const event = sample('memory-access', n) as never;
+    const begin = process.hrtime.bigint();
+    producer.emit('memory-access', event);
+    microseconds[n] = Number(process.hrtime.bigint() - begin) / 1000;
+    if (n % 10_000 === 0) rss = Math.max(rss, process.memoryUsage.rss());
+  }
+  microseconds.sort();
+  const at = (share: number) => microseconds[Math.floor(events * share)];
+  const { stats } = { stats: producer.stats() };
+  console.log(JSON.stringify({ p50: at(0.5), p99: at(0.99), rssMiB: rss / 2 ** 20, stats }));
+  process.exit();
+}
+
+for (let n = 0; n < events; n++) {
+  emit(n);
+  if (mode === 'steady') {
+    writeSync(1, `${n}\n`);
+    if (n % 10 === 0) await breathe();
+  }
+}
+if (mode === 'exit') process.exit();
+if (mode === 'throw') throw new Error('uncaught');
+await producer.flush();
+console.log('flushed');
+setInterval(() => {}, 1000);
