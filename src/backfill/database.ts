@@ -12,6 +12,8 @@ export function openPool(databaseUrl: string, connections: number): pg.Pool {
     application_name: 'annals backfill',
   });
   pool.on('error', () => {}); // an idle connection was cut off; the next query opens another
+  // One that breaks at work also rejects the statement; without a listener it ends the process.
+  pool.on('connect', (client) => client.on('error', () => {}));
   return pool;
 }
 

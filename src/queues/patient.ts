@@ -8,6 +8,9 @@ import {
 
 import { outlast } from '../outage.ts';
 
+/** A connection that breaks also rejects what is under way; without a listener it ends the process. */
+const ignore = () => {};
+
 /**
  * BullMQ's connection to PostgreSQL for workers. As BullMQ's client of Redis does by itself, it
  * keeps calls back while the server is away, rather than failing them: BullMQ takes the failure of
@@ -21,10 +24,12 @@ class PatientConnection extends PostgresConnection {
   readonly #ended = new AbortController();
   #ready: Promise<void> | undefined;
   #isAway = false;
+  #listenClient: Awaited<ReturnType<PostgresConnection['getListenClient']>> | undefined;
 
   constructor(options: PostgresConnectionOptions) {
     super(options);
     this.on('error', () => (this.#isAway = true)); // idle connections report an outage as well
+    this.pool.on('connect', (client) => client.on('error', ignore));
     const query = this.pool.query.bind(this.pool);
     this.pool.query = (text, params) => this.#outlast(() => query(text, params));
   }
@@ -43,12 +48,19 @@ class PatientConnection extends PostgresConnection {
   }
 
   override getListenClient(): ReturnType<PostgresConnection['getListenClient']> {
-    return this.#outlast(() => super.getListenClient());
+    const client = this.#outlast(() => super.getListenClient());
+    client.then(
+      (connected) => (this.#listenClient = connected),
+      () => {},
+    );
+    return client;
   }
 
   override close(): Promise<void> {
     this.#ended.abort();
-    return super.close();
+    const closing = super.close();
+    this.#listenClient?.on('error', ignore); // it has just lost the listener that it had
+    return closing;
   }
 
   async #outlast<T>(work: () => Promise<T>): Promise<T> {

@@ -8,7 +8,8 @@ export interface RedisSafety {
   warnings: string[];
 }
 
-const CHANGE = 'CONFIG SET maxmemory-policy noeviction (in redis.conf: maxmemory-policy noeviction)';
+const CHANGE =
+  'CONFIG SET maxmemory-policy noeviction (in redis.conf: maxmemory-policy noeviction)';
 
 /**
  * Looks whether a Redis keeps what it is given. Jobs are keys without a lifetime, and the locks

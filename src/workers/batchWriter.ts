@@ -179,7 +179,11 @@ export class BatchWriter {
     };
     for (let probeMs = PROBE_MS.first; ; probeMs = Math.min(probeMs * 2, PROBE_MS.last)) {
       const startedAt = performance.now();
-      const silence = setTimeout(away, SILENCE_MS, new Error(`no answer for ${SILENCE_MS / 1000} s`));
+      const silence = setTimeout(
+        away,
+        SILENCE_MS,
+        new Error(`no answer for ${SILENCE_MS / 1000} s`),
+      );
       try {
         this.stats.statements++;
         const result = await retryConflicts(() => this.#options.write(jsonArray)).finally(() =>

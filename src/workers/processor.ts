@@ -17,6 +17,12 @@ interface Remainder {
 const UNLIMITED = 2 ** 31 - 1;
 
 /**
+ * Bytes of events in a completed job that is kept to be looked at, as the catalogue says. A larger
+ * one goes at once: a drained queue would fill Redis with what are rows by now.
+ */
+const MAX_KEPT_BYTES = 128 * 1024;
+
+/**
  * Makes the processor of one kind: open the envelope, hand the events to the writer, classify
  * what came back. A job completes when all of its events are committed. What is not stays in the
  * job, alone; the job is tried again if any of it may yet succeed, and is a dead letter otherwise.
@@ -46,7 +52,11 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
       throw new WaitingError();
     }
     remainders.push(...refused.map((one) => ({ ...one, isFinal: true })));
-    if (remainders.length === 0) return { committed: valid.length };
+    if (remainders.length === 0) {
+      const bytes = valid.reduce((sum, { encoded }) => sum + encoded.bytes, 0);
+      if (bytes > MAX_KEPT_BYTES) job.opts.removeOnComplete = true;
+      return { committed: valid.length };
+    }
     return keepRemainders(job, remainders, valid.length + refused.length, attempts);
   };
 }

@@ -97,7 +97,7 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
         maxRows: config.ANNALS_BATCH_MAX_ROWS,
         onWrite: (rows, milliseconds) =>
           logOfQueue.debug({ rows, milliseconds: Math.round(milliseconds) }, 'batch written'),
-        onOutage: (error) => 
+        onOutage: (error) =>
           error === null ? database.back() : database.away(lastLine(serverMessage(error))),
       });
       writers[kind] = writer;
