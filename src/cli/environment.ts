@@ -33,6 +33,8 @@ export interface EnvironmentOptions {
   json?: boolean;
   /** Which servers must answer before the command begins. */
   needs: 'database' | 'queue' | 'all';
+  /** Whether there is nothing to finish, so that the first signal ends it at once. Default false. */
+  onlyLooks?: boolean;
 }
 
 /** Milliseconds after the deadline at which a stop that still hangs is cut short. */
@@ -64,7 +66,7 @@ export async function inEnvironment(
     if (options.needs !== 'queue' || queue.kind === 'postgres') await checkPostgres(databaseUrl);
     if (options.needs !== 'database' && queue.kind === 'redis') await checkRedis(queue.url);
 
-    stop.isWorking = true;
+    stop.isWorking = !options.onlyLooks;
     process.exitCode = await work({
       config,
       log,
@@ -76,6 +78,11 @@ export async function inEnvironment(
       say,
       result: (json, lines) => console.log(options.json ? JSON.stringify(json) : lines),
     });
+  } catch (error) {
+    // Whatever waited says merely that it was aborted; the reason says why.
+    throw stop.signal.aborted && (error as Error).name === 'AbortError'
+      ? stop.signal.reason
+      : error;
   } finally {
     await closer.close(stop.remainingMs());
   }
@@ -103,7 +110,7 @@ function stopOnSignals(deadlineMs: number, log: Logger) {
     if (!isFirst || !stop.isWorking) process.exit(128 + constants.signals[name]);
     log.info(`${name}: stopping, within ${deadlineMs / 1000} s; a second signal ends at once`);
     stop.begin(
-      new InterruptedError(`${name} came before the work was done; it may be started again`),
+      new InterruptedError(`${name} came before the work was done; start it again to go on`),
     );
     setTimeout(() => {
       log.error('not stopped in time; ending');
