@@ -3,14 +3,20 @@ import type { RunStatus } from '../backfill/status.ts';
 /** Milliseconds between two plain lines about a table, where there is no terminal. */
 const PLAIN_EVERY_MS = 10_000;
 
-/** Columns for a name, and of a bar at least and at most. */
-const WIDTH = { name: 20, bar: { min: 8, max: 24 } };
+const NAME_WIDTH = 20;
+
+/** A bar's columns: those that nothing else is likely to need, in these bounds. */
+const BAR = { min: 8, max: 24, others: 70 };
 
 /** One line about a run, of `columns` at most: bar, percentage, what it does, time left, rate. */
 export function progressLine(run: RunStatus, columns: number): string {
   const rate = run.elapsedMs > 0 ? Math.round((1000 * run.passed) / run.elapsedMs) : 0;
-  const name = run.table.padEnd(WIDTH.name);
+  const name = run.table.padEnd(NAME_WIDTH);
   const percentage = `${(100 * run.fraction).toFixed(1).padStart(5)}%`;
+  // What holds it is all that matters then.
+  if (run.reason !== null) return cut(`${name} ${percentage}  ${run.reason}`, columns);
+  const width = Math.max(BAR.min, Math.min(BAR.max, columns - BAR.others));
+  const filled = Math.round(run.fraction * width);
   const facts = [
     run.status === 'running' ? PHASE[run.phase] : run.status.replaceAll('_', ' '),
     ...(run.etaMs === null ? [] : [`${duration(run.etaMs)} left`]),
@@ -18,17 +24,9 @@ export function progressLine(run: RunStatus, columns: number): string {
     `${rate.toLocaleString('en')}/s`,
     `${run.passed.toLocaleString('en')} rows`,
   ];
-  // What holds it is all that matters then.
-  if (run.reason !== null) return cut(`${name} ${percentage}  ${run.reason}`, columns);
-  let text = facts[0] as string;
-  const room = columns - name.length - 1 - WIDTH.bar.min - 1 - percentage.length - 2;
-  for (const fact of facts.slice(1)) {
-    if (text.length + 2 + fact.length <= room) text += `  ${fact}`;
-  }
-  const width = Math.min(WIDTH.bar.max, WIDTH.bar.min + Math.max(0, room - text.length));
-  const filled = Math.round(run.fraction * width);
-  const bar = '█'.repeat(filled) + '░'.repeat(width - filled);
-  return cut(`${name} ${bar} ${percentage}  ${text}`, columns);
+  let line = `${name} ${'█'.repeat(filled)}${'░'.repeat(width - filled)} ${percentage}`;
+  for (const fact of facts) if (line.length + 2 + fact.length <= columns) line += `  ${fact}`;
+  return cut(line, columns);
 }
 
 const cut = (line: string, columns: number) =>
@@ -49,29 +47,49 @@ export function duration(milliseconds: number): string {
   return `${Math.floor(seconds / 3600)}h ${Math.floor((seconds % 3600) / 60)}m`;
 }
 
+export interface Progress {
+  show(runs: readonly RunStatus[]): void;
+  /** Takes the bars away, so that something else may be written; `show` draws them again. */
+  clear(): void;
+}
+
 /** Shows runs on standard error: bars that move on a terminal, now and then a line elsewhere. */
-export function createProgress(stream: NodeJS.WriteStream = process.stderr) {
+export function createProgress(stream: NodeJS.WriteStream = process.stderr): Progress {
+  return stream.isTTY ? bars(stream) : plainLines(stream);
+}
+
+function bars(stream: NodeJS.WriteStream): Progress {
   let drawn = 0;
-  const told = new Map<string, { at: number; key: string }>();
-  return (runs: readonly RunStatus[]): void => {
-    if (stream.isTTY) {
+  const clear = () => {
+    if (drawn > 0) stream.write(`\u001B[${drawn}A\u001B[J`);
+    drawn = 0;
+  };
+  return {
+    clear,
+    show: (runs) => {
+      clear();
       // One column less: a line that fills the last one makes some terminals begin another.
-      const lines = runs.map((run) => progressLine(run, Math.max(40, stream.columns) - 1));
-      stream.write(
-        `${drawn > 0 ? `\u001B[${drawn}A` : ''}${lines.map((line) => `\u001B[2K${line}\n`).join('')}`,
-      );
-      drawn = lines.length;
-      return;
-    }
-    for (const run of runs) {
-      const last = told.get(run.table);
-      const key = `${run.status} ${run.phase} ${run.reason}`;
-      const isDue =
-        last && run.status === 'running' && performance.now() - last.at > PLAIN_EVERY_MS;
-      if (last?.key === key && !isDue) continue;
-      told.set(run.table, { at: performance.now(), key });
-      stream.write(`${progressLine(run, Infinity).replace(/[█░]+ */, '')}\n`);
-    }
+      for (const run of runs) stream.write(`${progressLine(run, stream.columns - 1)}\n`);
+      drawn = runs.length;
+    },
+  };
+}
+
+function plainLines(stream: NodeJS.WriteStream): Progress {
+  const told = new Map<string, { at: number; key: string }>();
+  return {
+    clear: () => {},
+    show: (runs) => {
+      for (const run of runs) {
+        const last = told.get(run.table);
+        const key = `${run.status} ${run.phase} ${run.reason}`;
+        const isDue =
+          last && run.status === 'running' && performance.now() - last.at > PLAIN_EVERY_MS;
+        if (last?.key === key && !isDue) continue;
+        told.set(run.table, { at: performance.now(), key });
+        stream.write(`${progressLine(run, Infinity).replace(/[█░]+ */, '')}\n`);
+      }
+    },
   };
 }
 

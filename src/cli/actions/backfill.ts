@@ -11,6 +11,7 @@ import { TRANSFORMS } from '../../backfill/transforms/index.ts';
 import { CHUNK_ROWS } from '../../backfill/tuner.ts';
 import { dryRun, verify } from '../../backfill/verify.ts';
 import { startBackfillWorker } from '../../backfill/worker.ts';
+import { serverMessage } from '../../database/faults.ts';
 import { InterruptedError, UsageError } from '../../errors.ts';
 import type {
   BackfillOptions,
@@ -21,6 +22,7 @@ import type {
 } from '../backfill.ts';
 import { dryRuns, outcome, summary, verification } from '../backfillReport.ts';
 import { inEnvironment, type Environment } from '../environment.ts';
+import { createLogger } from '../../logger.ts';
 import { createProgress, whileWaiting } from '../progress.ts';
 import { ensureSchema } from '../schema.ts';
 
@@ -103,26 +105,37 @@ export async function reworkRuns(
 
 /** Works on runs until none of them is under way; 0 when all came to the end that they are to. */
 async function workAndWatch(
-  { databaseUrl, queue, log, closer, remainingMs, say, result, stopping }: Environment,
+  { config, databaseUrl, queue, closer, remainingMs, say, result, stopping }: Environment,
   pool: pg.Pool,
   tables: readonly Transform[],
   command: Reworking | 'start',
 ): Promise<0 | 1> {
+  const progress = createProgress();
+  // The bars say what would be said at level info.
+  const level = process.stderr.isTTY && config.ANNALS_LOG_LEVEL === 'info' ? 'warn' : undefined;
+  const log = createLogger(
+    { ...config, ...(level && { ANNALS_LOG_LEVEL: level }) },
+    progress.clear,
+  );
   const worker = await startBackfillWorker({ databaseUrl, queue, log });
   closer.add('backfill', () => worker.stop(remainingMs()));
-  const show = createProgress();
   let seen: RunStatus[] = [];
   while (!stopping.aborted) {
-    seen = await readStatus(pool, namesOf(tables)).catch(() => seen); // PostgreSQL may be away for a while
-    show(seen);
-    if (!seen.some(({ status }) => status === 'running' || status === 'paused')) break;
+    try {
+      seen = await readStatus(pool, namesOf(tables));
+    } catch (error) {
+      log.warn({ reason: serverMessage(error) }, 'PostgreSQL does not answer; waiting for it');
+    }
+    progress.show(seen);
+    if (seen.length > 0 && !seen.some(({ status }) => status === 'running' || status === 'paused'))
+      break;
     await sleep(LOOK_EVERY_MS, undefined, { signal: stopping }).catch(() => {});
   }
   if (stopping.aborted) {
     if (!(stopping.reason instanceof InterruptedError)) throw stopping.reason;
-    say(
-      `Stopped working here; what is done stays. It goes on where an \`annals worker\` runs, or with:\n  npx annals backfill ${command === 'retry' ? 'start' : command}`,
-    );
+    const goOn = `npx annals backfill ${command === 'retry' ? 'start' : command}`;
+    say(`Stopped working here; what is done stays. Go on with:\n  ${goOn}`);
+    say('(Where an `annals worker` runs, it goes on by itself.)');
     return 1;
   }
   result(seen, outcome(seen));
