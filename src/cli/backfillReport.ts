@@ -76,13 +76,13 @@ export function verification(found: readonly Verification[]): string {
   ];
   if (remaining > 0) {
     lines.push(
-      `${count(remaining, 'row')} to be filled in, written before the last backfill or, by a program`,
-      'that knows only the plain columns, since then. Do it with: npx annals backfill start',
+      `${count(remaining, 'row')} not filled in: plain rows, that came before or since the last backfill.`,
+      'Fill them in with: npx annals backfill start',
     );
   }
   if (differing > 0) {
     lines.push(
-      `${count(differing, 'row')} with values of a backfill that came from something changed since.`,
+      `${count(differing, 'row')} differing: what their values were made from was changed since.`,
       'Make them anew with: npx annals backfill start',
     );
   }
