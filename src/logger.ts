@@ -10,10 +10,13 @@ export type Logger = pino.Logger;
  * for results, and synchronously, so that a crash loses no line. Connection strings and event
  * contents are redacted wherever they stand in a logged object.
  *
+ * @param beforeLine - called before each line, such as to take away what is drawn on the terminal
+ *
  * @example const log = createLogger(loadConfig());
  */
 export function createLogger(
   config: Pick<Config, 'ANNALS_LOG_LEVEL' | 'ANNALS_LOG_FORMAT'>,
+  beforeLine?: () => void,
 ): Logger {
   const format = config.ANNALS_LOG_FORMAT;
   const usePretty = format === 'pretty' || (format === 'auto' && process.stderr.isTTY);
@@ -48,6 +51,6 @@ export function createLogger(
         censor: '[redacted]',
       },
     },
-    stream,
+    beforeLine ? { write: (line) => (beforeLine(), stream.write(line)) } : stream,
   );
 }

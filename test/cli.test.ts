@@ -85,6 +85,10 @@ describe('annals', () => {
       ['migrate', '--help'],
       ['Examples:', '--status'],
     ],
+    [
+      ['exec', '--help'],
+      ['Examples:', 'annals exec psql'],
+    ],
     [['--version'], [version]],
   ])('%j prints what there is to know', async (args, texts) => {
     const { code, stdout, stderr } = await annals(args);
@@ -99,6 +103,8 @@ describe('annals', () => {
     [['emit', '--kind', 'x'], '--kind: got x; takes one of memory-access'],
     [['emit', 'no-such-file'], 'no-such-file: ENOENT'],
     [['emit', 'src'], 'src is a folder'],
+    [['exec'], "missing required argument 'program'"],
+    [['exec', 'no-such-program'], 'no-such-program: is not on the PATH'],
     [['replay', 'package.json', '--start', 'soon'], '--start: got soon'],
   ])('%j is wrong usage', async (args, message) => {
     const { code, stdout, stderr } = await annals(args);
@@ -177,6 +183,21 @@ describe('annals migrate', () => {
     const { code, stderr } = await annals(['worker']);
     expect(code).toBe(1);
     expect(stderr).toMatch(/^annals: \d+ migrations are pending; run: npx annals migrate$/m);
+  });
+});
+
+describe('annals exec', () => {
+  const print = (name: string) => `process.stdout.write(String(process.env.${name}))`;
+
+  it('runs a program that finds the servers, with its own options and exit code', async () => {
+    const { username, port } = new URL(db.url);
+    const url = await annals(['exec', 'node', '-e', print('DATABASE_URL')]);
+    expect(url).toMatchObject({ code: 0, stdout: db.url });
+    const libpq = ['PGHOST', 'PGPORT', 'PGUSER'].map(print).join(';');
+    expect(await annals(['exec', 'node', '-e', libpq])).toMatchObject({
+      stdout: `127.0.0.1${port}${username}`,
+    });
+    expect(await annals(['exec', 'node', '-e', 'process.exit(7)'])).toMatchObject({ code: 7 });
   });
 });
 

@@ -1,16 +1,28 @@
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { audit, type Findings, type Query } from '../src/demo/audit.ts';
+import { folderPrefix, removeLeftovers } from '../src/demo/leftovers.ts';
 import { mergeClaims, type Claim } from '../src/demo/ledger.ts';
 import { Plan } from '../src/demo/plan.ts';
 import type { Report } from '../src/demo/report.ts';
 import { Simulation } from '../src/demo/simulation.ts';
+import { takeLease } from '../src/embedded/lease.ts';
+import { isAlive } from '../src/embedded/orphan.ts';
 import { EnhancedSchemaService } from '../src/services/enhancedSchemaService.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { drained, openQueues, testProducer, testWorkers } from './support/pipeline.ts';
@@ -98,6 +110,33 @@ describe('npm run demo', { timeout: DEMO_MS + 10_000 }, () => {
     const code = await new Promise((resolve) => child.once('close', resolve));
     expect(code, stdout).toBe(130);
     expectNothingLeft(stdout);
+  });
+
+  it('removes what demos left that were killed, and nothing else', async () => {
+    const { pid = 0 } = spawnSync('true');
+    const folderOf = (owner: number) => realpathSync(mkdtempSync(folderPrefix(owner)));
+    const [killed, starting, alive, served] = [pid, pid, process.pid, pid].map(folderOf) as [
+      string,
+      string,
+      string,
+      string,
+    ];
+    const lease = await takeLease({ dataDir: served, postgres: false, redis: null, graceMs: 100 });
+    try {
+      const longAgo = Date.now() / 1000 - 3600;
+      for (const path of [killed, alive, served]) utimesSync(path, longAgo, longAgo);
+      await removeLeftovers();
+      expect([killed, starting, alive, served].map((path) => existsSync(path))).toEqual([
+        false,
+        true,
+        true,
+        true,
+      ]);
+    } finally {
+      await lease.close();
+      while (isAlive(lease.pids.supervisor)) await sleep(20);
+      for (const path of [starting, alive, served]) rmSync(path, { recursive: true });
+    }
   });
 
   it('names the option that is wrong', async () => {

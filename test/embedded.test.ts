@@ -1,6 +1,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import {
   chmodSync,
+  chownSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -514,6 +515,15 @@ describe.runIf(isRoot && process.platform === 'linux')(
       expect(readFileSync(join(dataDir, 'postgres.log'), 'utf8')).toContain(
         `since ${closed} is closed to that user`,
       );
+    });
+
+    test('keeps the data of somebody else, however long the path', async () => {
+      dataDir = join(folder, 'long'.repeat(20));
+      mkdirSync(dataDir, { mode: 0o711 });
+      chownSync(dataDir, 65534, 65534);
+      const { databaseUrl } = await lease();
+      expect(await sql(databaseUrl, 'SELECT 1 AS n')).toEqual([{ n: 1 }]);
+      expect(statSync(socketFolder(realpathSync(dataDir))).uid).toBe(65534);
     });
 
     test('may have the programs there as well', async () => {

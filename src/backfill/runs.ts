@@ -89,9 +89,15 @@ export async function cancel(pool: pg.Pool, { name }: Transform): Promise<boolea
 export function retry(pool: pg.Pool, transform: Transform): Promise<boolean> {
   return steer(pool, async (sql) => {
     const run = await latest(sql, transform);
-    if (run?.status !== 'completed_with_errors' && run?.status !== 'failed') return false;
+    // The time that the run was over for does not count as time that it took.
+    const { rowCount: reopened } = await sql.query(
+      `UPDATE "BackfillRun" SET "status" = 'running', "reason" = NULL, "finishedAt" = NULL,
+         "startedAt" = "startedAt" + (now() AT TIME ZONE 'utc' - "finishedAt")
+       WHERE "id" = $1 AND "status" IN ('completed_with_errors', 'failed')`,
+      [run?.id],
+    );
+    if (!run || reopened === 0) return false;
     await sql.query(`DELETE FROM "BackfillQuarantine" WHERE "runId" = $1`, [run.id]);
-    await reopen(sql, run.id, run.phase);
     const { rowCount } = await makeDue(sql, run.id);
     if (rowCount === 0) await openLanes(sql, run.id, 'settle', [null, null]);
     return true;
@@ -99,20 +105,47 @@ export function retry(pool: pg.Pool, transform: Transform): Promise<boolean> {
 }
 
 /**
- * Takes back all that backfills have written to the table, by lanes as ever. Of the last run,
- * whatever its state, comes the one that does it.
+ * Takes back all that backfills have written to the table, by lanes as ever. It is a run of its
+ * own, and ends the one that is under way.
  */
 export function rollback(pool: pg.Pool, transform: Transform): Promise<boolean> {
   return steer(pool, async (sql) => {
     const run = await latest(sql, transform);
-    if (!run || (run.phase === 'undo' && run.status !== 'cancelled')) return false;
-    // Waits for the chunks that are under way; those that come after find their lanes done.
-    await sql.query(`UPDATE "BackfillLane" SET "isDone" = true WHERE "runId" = $1`, [run.id]);
-    await reopen(sql, run.id, 'undo');
-    await openLogLanes(sql, run.id, 'undo', transform, run.options.lanes);
+    const isOpen = run?.status === 'running' || run?.status === 'paused';
+    if (!run || run.status === 'rolled_back' || (run.phase === 'undo' && isOpen)) return false;
+    // Waits for the chunks that are under way, so that their log is seen; later ones find their
+    // lanes done. Such a chunk may have opened lanes, which the next statement sees.
+    const closeLanes = () =>
+      sql.query(`UPDATE "BackfillLane" SET "isDone" = true WHERE "runId" = $1 AND NOT "isDone"`, [
+        run.id,
+      ]);
+    while ((await closeLanes()).rowCount !== 0);
+    // After the lanes, which is the order in which a chunk locks them.
+    await sql.query(
+      `UPDATE "BackfillRun" SET "status" = 'cancelled', "finishedAt" = now() AT TIME ZONE 'utc'
+       WHERE "id" = $1 AND "status" IN ('running', 'paused')`,
+      [run.id],
+    );
+    const { rows } = await sql.query<{ id: string }>(
+      `INSERT INTO "BackfillRun" ("id", "tableName", "phase", "totalRows", "options", "startedAt")
+       SELECT gen_random_uuid(), r."tableName", 'undo', (${LOGGED}), r."options", clock_timestamp() AT TIME ZONE 'utc'
+       FROM "BackfillRun" r WHERE r."id" = $1
+       ON CONFLICT ("tableName") WHERE "status" IN ('running', 'paused') DO NOTHING
+       RETURNING "id"`,
+      [run.id],
+    );
+    const undo = rows[0];
+    if (!undo) return false; // another rollback, or a start, came first
+    await openLogLanes(sql, undo.id, 'undo', transform, run.options.lanes);
     return true;
   });
 }
+
+/** Rows in the log of the table, without reading it: what was ever written, less what was taken back. */
+const LOGGED = `
+  SELECT greatest(0, coalesce(sum(CASE WHEN l."phase" = 'undo' THEN -l."rowsPassed" ELSE l."rowsChanged" END), 0))::int
+  FROM "BackfillLane" l JOIN "BackfillRun" of_table ON of_table."id" = l."runId"
+  WHERE of_table."tableName" = r."tableName"`;
 
 interface RunRow {
   id: string;
@@ -124,17 +157,11 @@ interface RunRow {
 async function latest(sql: Sql, { name }: Transform): Promise<RunRow | undefined> {
   const { rows } = await sql.query<RunRow>(
     `SELECT "id", "status", "phase", "options" FROM "BackfillRun" WHERE "tableName" = $1
-     ORDER BY "startedAt" DESC, "id" DESC LIMIT 1 FOR NO KEY UPDATE`,
+     ORDER BY "startedAt" DESC, "id" DESC LIMIT 1`,
     [name],
   );
   return rows[0];
 }
-
-const reopen = (sql: Sql, runId: string, phase: string) =>
-  sql.query(
-    `UPDATE "BackfillRun" SET "status" = 'running', "phase" = $2, "finishedAt" = NULL, "reason" = NULL WHERE "id" = $1`,
-    [runId, phase],
-  );
 
 const makeDue = (sql: Sql, runId: string) =>
   sql.query(
@@ -142,7 +169,8 @@ const makeDue = (sql: Sql, runId: string) =>
     [runId],
   );
 
-const LOCK_NOT_AVAILABLE = '55P03';
+/** A lock that was not had in time, and a deadlock with a chunk. */
+const IN_THE_WAY: ReadonlySet<string | undefined> = new Set(['55P03', '40P01']);
 const UNDEFINED_TABLE = '42P01';
 
 /** Runs a command, again while chunks that are being committed hold what it has to lock. */
@@ -159,7 +187,7 @@ async function steer<T>(pool: pg.Pool, work: (sql: Sql) => Promise<T>): Promise<
           },
         );
       }
-      if (sqlState(error) !== LOCK_NOT_AVAILABLE || attempt === 30) throw error;
+      if (!IN_THE_WAY.has(sqlState(error)) || attempt === 30) throw error;
       await sleep(50);
     }
   }

@@ -12,7 +12,7 @@ export interface RunStatus {
     | 'failed'
     | 'rolled_back';
   phase: 'fill' | 'check' | 'settle' | 'undo';
-  /** Rows of the table at the start. */
+  /** Rows of the table at the start; of a rollback, rows that backfills wrote to. */
   rows: number;
   /** Rows that were looked at, by phase; more than `rows` when rows came in meanwhile. */
   passed: number;
@@ -38,9 +38,9 @@ const CHECK_COST = 0.5;
 
 const STATUS = `
 SELECT r."tableName" AS "table", r."status", r."phase", r."totalRows" AS "rows", r."remaining", r."differing", r."reason",
-  coalesce(sum(l."rowsPassed") FILTER (WHERE l."phase" = 'fill'), 0)::int AS "passed",
-  coalesce(sum(l."rowsPassed") FILTER (WHERE l."phase" = r."phase" AND l."phase" <> 'fill'), 0)::int AS "checked",
-  coalesce(sum(l."rowsChanged") FILTER (WHERE l."phase" = 'undo' OR r."phase" <> 'undo'), 0)::int AS "changed",
+  coalesce(sum(l."rowsPassed") FILTER (WHERE l."phase" IN ('fill', 'undo')), 0)::int AS "passed",
+  coalesce(sum(l."rowsPassed") FILTER (WHERE l."phase" = r."phase" AND l."phase" NOT IN ('fill', 'undo')), 0)::int AS "checked",
+  coalesce(sum(l."rowsChanged"), 0)::int AS "changed",
   coalesce(sum(l."chunks"), 0)::int AS "chunks", coalesce(sum(l."revivals"), 0)::int AS "revivals",
   (SELECT count(*)::int FROM "BackfillQuarantine" q WHERE q."runId" = r."id") AS "quarantined",
   (SELECT coalesce(sum(f."rowsChanged"), 0)::int FROM "BackfillLane" f WHERE f."runId" = r."id" AND f."phase" = 'fill') AS "logged",
@@ -60,7 +60,7 @@ export async function readStatus(pool: pg.Pool, tables: readonly string[]): Prom
     .filter(({ table }) => tables.includes(table))
     .map(({ logged, ...run }) => {
       const fraction = fractionOf(run, logged);
-      const isUseful = run.status === 'running' && run.phase !== 'undo' && fraction > 0;
+      const isUseful = run.status === 'running' && fraction > 0;
       const etaMs = isUseful ? (run.elapsedMs * (1 - fraction)) / fraction : null;
       return { ...run, fraction, etaMs };
     });
@@ -72,7 +72,7 @@ function fractionOf(
   logged: number,
 ): number {
   if (status.startsWith('completed') || status === 'rolled_back') return 1;
-  if (phase === 'undo') return logged === 0 ? 0 : Math.min(1, checked / logged);
+  if (phase === 'undo') return rows === 0 ? 0 : Math.min(1, passed / rows);
   if (phase === 'settle') return 0.999;
   const filled = rows === 0 ? 1 : Math.min(1, passed / rows);
   if (phase === 'fill') {

@@ -4,9 +4,12 @@ export interface BackfillOptions {
   json?: boolean;
 }
 
-export interface StartOptions extends BackfillOptions {
-  dryRun?: boolean;
+export interface SteerOptions extends BackfillOptions {
   detach?: boolean;
+}
+
+export interface StartOptions extends SteerOptions {
+  dryRun?: boolean;
   targetMs: string;
   lanes: string;
   maxChunkRows: string;
@@ -32,6 +35,64 @@ export const START_DEFAULTS = {
   maxQueuedJobs: '1000',
 } satisfies StartOptions;
 
+/** What steers runs and is over at once. */
+const STEERING = {
+  pause: {
+    description: 'hold runs after the chunks that are under way',
+    help: `
+Takes effect within two seconds. A run that is paused stays so until resume or cancel.
+
+Examples:
+  $ annals backfill pause
+  $ annals backfill pause agents module-states`,
+  },
+  resume: {
+    description: 'go on with runs that are paused',
+    help: `
+The work is done by \`annals worker\`, or by \`annals backfill start\`, which also watches.
+
+Examples:
+  $ annals backfill resume
+  $ annals backfill resume agents`,
+  },
+  cancel: {
+    description: 'end runs where they are; what they did stays',
+    help: `
+The next start goes on where it was, since the rows say what is left; rollback takes it back.
+
+Examples:
+  $ annals backfill cancel
+  $ annals backfill cancel interaction-memories`,
+  },
+} as const;
+
+/** What brings work about, which is done and shown here as that of start is. */
+const REWORKING = {
+  retry: {
+    description: 'try again what is in quarantine, or a run that failed',
+    help: `
+First mend the cause, which \`annals backfill status\` and the table BackfillQuarantine tell. Works
+on it here until it ends. Exits with 0 when all that was tried has completed.
+
+Examples:
+  $ annals backfill retry
+  $ annals backfill retry agents --detach      leave it to the workers`,
+  },
+  rollback: {
+    description: 'take back what backfills wrote and nobody has changed since',
+    help: `
+Ends runs that are under way, and works here until all is taken back. What the application has
+changed since stays. Exits with 0 when all was taken back, or nothing was there to take back.
+
+Examples:
+  $ annals backfill rollback
+  $ annals backfill rollback agents --detach   leave it to the workers`,
+  },
+} as const;
+
+export type Steering = keyof typeof STEERING;
+export type Reworking = keyof typeof REWORKING;
+
 export function addBackfill(program: Command): void {
   const backfill = program
     .command('backfill')
@@ -50,14 +111,28 @@ Examples:
   $ annals backfill rollback                   take back all that backfills have written`,
     );
 
-  const command = (name: string, description: string) =>
+  const command = (name: string, description: string, help: string) =>
     backfill
       .command(name)
       .description(description)
       .argument('[tables...]', 'names of tables (default: all)')
-      .option('--json', 'print the outcome as JSON');
+      .option('--json', 'print the outcome as JSON')
+      .addHelpText('after', help);
 
-  command('start', 'start runs, work on them here until they end, and show how far they are')
+  command(
+    'start',
+    'start runs, work on them here until they end, and show how far they are',
+    `
+Where a run is under way already, it is gone on with. Exits with 0 when all runs have completed
+(nothing remaining, nothing differing), and with 1 otherwise. Ctrl-C ends the work here; the runs go
+on where workers run, or with the next start.
+
+Examples:
+  $ annals backfill start --dry-run            look first
+  $ annals backfill start                      all four tables
+  $ annals backfill start agents --detach      one table, done by the workers
+  $ annals backfill start --target-ms 100 --rest-ms 200 --lanes 1   at an easy pace`,
+  )
     .option('--dry-run', 'fill in a sample, show it, roll it back, and estimate the time')
     .option('--detach', 'only start; workers do the work')
     .option('--target-ms <ms>', 'milliseconds that a chunk should take', START_DEFAULTS.targetMs)
@@ -86,43 +161,50 @@ Examples:
       'hold while more jobs wait in an event queue',
       START_DEFAULTS.maxQueuedJobs,
     )
-    .addHelpText(
-      'after',
-      `
-Exits with 0 when all runs have completed (nothing remaining, nothing differing), and with 1
-otherwise. Ctrl-C ends the work here; the runs go on where workers run, or with the next start.`,
-    )
     .action(async (tables: string[], options: StartOptions) => {
       const { startRuns } = await import('./actions/backfill.ts');
       await startRuns(tables, options);
     });
 
-  command('status', 'show the latest run of each table').action(
-    async (tables: string[], options: BackfillOptions) => {
-      const { showStatus } = await import('./actions/backfill.ts');
-      await showStatus(tables, options);
-    },
-  );
+  command(
+    'status',
+    'show the latest run of each table',
+    `
+Examples:
+  $ annals backfill status
+  $ annals backfill status agents --json`,
+  ).action(async (tables: string[], options: BackfillOptions) => {
+    const { showStatus } = await import('./actions/backfill.ts');
+    await showStatus(tables, options);
+  });
 
   command(
     'verify',
     'compare what rows hold with what they should hold; exit with 1 if any differ',
+    `
+Reads the tables and changes nothing. Rows that plain programs have written since the last run
+remain to be filled in, which the next start does.
+
+Examples:
+  $ annals backfill verify
+  $ annals backfill verify agents --json`,
   ).action(async (tables: string[], options: BackfillOptions) => {
     const { verifyTables } = await import('./actions/backfill.ts');
     await verifyTables(tables, options);
   });
 
-  const steering = {
-    pause: 'hold runs after the chunks that are under way',
-    resume: 'go on with runs that are paused',
-    cancel: 'end runs where they are; what they did stays',
-    retry: 'try again what is in quarantine, or a run that failed',
-    rollback: 'take back what backfills wrote and nobody has changed since',
-  } as const;
-  for (const [name, description] of Object.entries(steering)) {
-    command(name, description).action(async (tables: string[], options: BackfillOptions) => {
+  for (const [name, { description, help }] of Object.entries(STEERING)) {
+    command(name, description, help).action(async (tables: string[], options: BackfillOptions) => {
       const { steerRuns } = await import('./actions/backfill.ts');
-      await steerRuns(name as keyof typeof steering, tables, options);
+      await steerRuns(name as Steering, tables, options);
     });
+  }
+  for (const [name, { description, help }] of Object.entries(REWORKING)) {
+    command(name, description, help)
+      .option('--detach', 'only have it done; workers do the work')
+      .action(async (tables: string[], options: SteerOptions) => {
+        const { reworkRuns } = await import('./actions/backfill.ts');
+        await reworkRuns(name as Reworking, tables, options);
+      });
   }
 }

@@ -35,6 +35,8 @@ export interface EnvironmentOptions {
   needs: 'database' | 'queue' | 'all' | 'none';
   /** Whether servers that are away are waited for. Default false: the command fails. */
   waits?: boolean;
+  /** Whether there is nothing to finish, so that the first signal ends it at once. Default false. */
+  onlyLooks?: boolean;
 }
 
 /** Milliseconds after the deadline at which a stop that still hangs is cut short. */
@@ -75,7 +77,7 @@ export async function inEnvironment(
       await (options.waits ? waitForServer(server, log) : checkServer(server));
     }
 
-    stop.isWorking = true;
+    stop.isWorking = !options.onlyLooks;
     process.exitCode = await work({
       config,
       log,
@@ -87,6 +89,11 @@ export async function inEnvironment(
       say,
       result: (json, lines) => console.log(options.json ? JSON.stringify(json) : lines),
     });
+  } catch (error) {
+    // Whatever waited says merely that it was aborted; the reason says why.
+    throw stop.signal.aborted && (error as Error).name === 'AbortError'
+      ? stop.signal.reason
+      : error;
   } finally {
     await closer.close(stop.remainingMs());
   }
@@ -114,7 +121,7 @@ function stopOnSignals(deadlineMs: number, log: Logger) {
     if (!isFirst || !stop.isWorking) process.exit(128 + constants.signals[name]);
     log.info(`${name}: stopping, within ${deadlineMs / 1000} s; a second signal ends at once`);
     stop.begin(
-      new InterruptedError(`${name} came before the work was done; it may be started again`),
+      new InterruptedError(`${name} came before the work was done; start it again to go on`),
     );
     setTimeout(() => {
       log.error('not stopped in time; ending');

@@ -5,6 +5,7 @@ import { Command, CommanderError } from 'commander';
 
 import { addBackfill } from './backfill.ts';
 import { addEmit } from './emit.ts';
+import { addExec } from './exec.ts';
 import { reportFailure } from './failure.ts';
 import { addMigrate } from './migrate.ts';
 import { addReplay } from './replay.ts';
@@ -20,6 +21,7 @@ const program = new Command('annals')
   .description(description)
   .version(version)
   .exitOverride()
+  .enablePositionalOptions()
   .showHelpAfterError('(annals --help says more)')
   .addHelpText(
     'after',
@@ -30,6 +32,7 @@ Examples:
   $ annals replay airline-gpt-4o.ndjson        store recorded conversations
   $ annals migrate --status                    see whether the database is up to date
   $ annals backfill start                      fill in the enhanced columns of existing rows
+  $ annals exec psql                           look into the database, embedded or not
 
 With nothing configured, an embedded PostgreSQL (and redis-server, where it is on the PATH) keeps
 its data in .annals/. DATABASE_URL and REDIS_URL name servers of your own.
@@ -37,7 +40,7 @@ its data in .annals/. DATABASE_URL and REDIS_URL name servers of your own.
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
   );
 
-for (const add of [addWorker, addMigrate, addBackfill, addEmit, addReplay]) add(program);
+for (const add of [addWorker, addMigrate, addBackfill, addEmit, addReplay, addExec]) add(program);
 
 // Whoever read our output may have had enough of it (`annals … | head`); the work goes on.
 for (const stream of [process.stdout, process.stderr]) {

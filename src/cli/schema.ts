@@ -21,11 +21,12 @@ export async function ensureSchema(environment: Environment): Promise<void> {
   for (;;) {
     // In this order: a migration that ends in between is not taken for one that is pending.
     const { isEmpty, isBeingMigrated } = await look(databaseUrl);
-    const { pending, failed } = await migrationStatus(databaseUrl);
+    const { pending, failed, baselineNeeded } = await migrationStatus(databaseUrl);
     const open = pending.length + failed.length;
     if (open === 0) return;
     if (isEmpty || config.DATABASE_URL === undefined) {
       const applied = await applyMigrations(databaseUrl, {
+        heal: config.DATABASE_URL === undefined,
         onOutput: (line) => environment.log.debug(line),
         signal: stopping,
       });
@@ -35,7 +36,8 @@ export async function ensureSchema(environment: Environment): Promise<void> {
     // Of several workers that start on an empty database, the others wait here for the first.
     if (!isBeingMigrated) {
       const some = open === 1 ? '1 migration is' : `${open} migrations are`;
-      throw new ConflictError(`${some} pending; run: npx annals migrate`);
+      const how = baselineNeeded ? ' --baseline (docs/migrating.md says what that takes)' : '';
+      throw new ConflictError(`${some} pending; run: npx annals migrate${how}`);
     }
     await sleep(LOOK_EVERY_MS, undefined, { signal: stopping });
   }

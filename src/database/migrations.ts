@@ -25,6 +25,11 @@ export interface MigrationStatus {
 export interface ApplyOptions {
   /** Takes plain tables that were made by other means for those of the first migration. */
   baseline?: boolean;
+  /**
+   * Resolves what an earlier call left half done, rather than saying how. For a database that
+   * nobody else looks after, such as the embedded one.
+   */
+  heal?: boolean;
   /** Told each line for people, as it comes. */
   onOutput?: (line: string) => void;
   /** Stops waiting for another process, and stops when what has begun is done. */
@@ -61,7 +66,7 @@ export async function migrationStatus(databaseUrl: string): Promise<MigrationSta
  */
 export async function applyMigrations(
   databaseUrl: string,
-  { baseline = false, onOutput = () => {}, signal }: ApplyOptions = {},
+  { baseline = false, heal = false, onOutput = () => {}, signal }: ApplyOptions = {},
 ): Promise<string[]> {
   const prisma = async (...args: string[]) => {
     signal?.throwIfAborted();
@@ -80,7 +85,7 @@ export async function applyMigrations(
           'Nothing was changed. Run it again when that transaction has ended.',
       );
     }
-    if (name) return new MigrationError(failure(name, output));
+    if (name) return new MigrationError(failure(name, output), { id: name, cause: output });
     const message = output.slice(Math.max(0, output.indexOf('Error:'))).trim();
     return reason && CONNECTION_FAULTS.has(reason)
       ? new UnavailableError(message)
@@ -94,13 +99,25 @@ export async function applyMigrations(
     const status = await readStatus(client);
     if (isUpToDate(status)) return [];
     const [failed] = status.failed;
-    if (failed) throw new MigrationError(failure(failed));
+    if (failed && !heal) throw new MigrationError(failure(failed));
+    for (const name of status.failed) {
+      const index = indexOf(name);
+      if (index) await client.query(`DROP INDEX CONCURRENTLY IF EXISTS "${index}"`);
+      await prisma('resolve', '--rolled-back', name);
+    }
     if (status.baselineNeeded) {
       if (!baseline) throw new BaselineNeededError(BASELINE_HINT);
       await prisma('resolve', '--applied', LEGACY_MIGRATION);
     }
-    await prisma('deploy');
-    return status.pending.filter((name) => !(status.baselineNeeded && name === LEGACY_MIGRATION));
+    await prisma('deploy').catch(async (error: unknown) => {
+      // One transaction, which was committed just before whoever had begun it could note that.
+      const { id = '', cause } = error as MigrationError;
+      if (!status.failed.includes(id) || !EXISTS_ALREADY.test(String(cause))) throw error;
+      await prisma('resolve', '--applied', id);
+      await prisma('deploy');
+    });
+    const taken = status.baselineNeeded ? [LEGACY_MIGRATION] : [];
+    return [...status.failed, ...status.pending].filter((name) => !taken.includes(name)).toSorted();
   } finally {
     await client.end(); // and with it the lock
   }
@@ -110,11 +127,15 @@ const isUpToDate = ({ pending, failed }: MigrationStatus) => pending.length + fa
 
 const LOCK_NOT_AVAILABLE = '55P03';
 
+/** PostgreSQL's codes for a column, a table or another object that is there. */
+const EXISTS_ALREADY = /Database error code: (42701|42P07|42710)/;
+
 /** Prisma's codes for a server that is away, slow, or migrated by a command line just now. */
 const CONNECTION_FAULTS = new Set(['P1001', 'P1002', 'P1008', 'P1017']);
 
-const BASELINE_HINT = `The database has the plain tables, but no record of the migration that makes them. If they are as docs/migrating.md describes, record it, and migrate again:
-  npx prisma migrate resolve --applied ${LEGACY_MIGRATION}`;
+const BASELINE_HINT = `The database has the plain tables, but no record of the migration that makes them (${LEGACY_MIGRATION}).
+If they are as docs/migrating.md describes, this records it, and applies the rest:
+  npx annals migrate --baseline`;
 
 /** What failed, and what to do about it. */
 function failure(name: string, output?: string): string {

@@ -1,7 +1,5 @@
 import { randomBytes } from 'node:crypto';
 import { chmodSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import pg from 'pg';
@@ -14,6 +12,7 @@ import { isAlive } from '../embedded/orphan.ts';
 import { socketFolder } from '../embedded/socket.ts';
 import { openQueue, type QueueLocation } from '../queues/backend.ts';
 import { EVENT_KINDS } from '../queues/catalogue.ts';
+import { folderPrefix, removeLeftovers } from './leftovers.ts';
 
 /** Where a demo runs: nothing was there before it, and nothing is left after it. */
 export interface Ground {
@@ -40,6 +39,7 @@ export async function openGround(
   env: NodeJS.ProcessEnv = process.env,
 ): Promise<Ground> {
   const name = `annals_demo_${randomBytes(6).toString('hex')}`;
+  await removeLeftovers();
   const folder = makeFolder(closer);
   const config = loadConfig({
     ...env,
@@ -86,7 +86,7 @@ export async function openGround(
 }
 
 function makeFolder(closer: Closer): string {
-  const folder = realpathSync(mkdtempSync(join(tmpdir(), 'annals-demo-')));
+  const folder = realpathSync(mkdtempSync(folderPrefix(process.pid)));
   chmodSync(folder, 0o711); // the account that root's PostgreSQL runs as must pass
   closer.add('temporary folder', async () => {
     for (const path of [socketFolder(folder), folder]) {

@@ -1,5 +1,13 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { chmodSync, linkSync, lstatSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  lchownSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+} from 'node:fs';
 import { connect, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 
@@ -34,8 +42,12 @@ export function socketFolder(dataDir: string): string {
   // different TMPDIR, which must meet here.
   const folder = `/tmp/annals-${createHash('sha256').update(dataDir).digest('hex').slice(0, 16)}`;
   mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const owner = lstatSync(dataDir);
+  // What root makes in somebody's name is theirs, so that they find it usable when they come.
+  if (process.getuid?.() === 0 && lstatSync(folder).uid === 0)
+    lchownSync(folder, owner.uid, owner.gid);
   const { uid, mode } = lstatSync(folder);
-  if (uid !== lstatSync(dataDir).uid || mode & 0o077) {
+  if (uid !== owner.uid || mode & 0o077) {
     throw new EmbeddedServerError(
       `${folder} does not belong to the owner of ${dataDir} alone. Remove it, or choose a shorter path than ${dataDir} (ANNALS_DATA_DIR, ANNALS_SPOOL_DIR).`,
     );

@@ -14,11 +14,34 @@ export interface TaskSpan {
 /** Who answers for rows that a replay makes and that need somebody: no user of the conversations. */
 const OWNER = 'annals-replay';
 
-/** Writes the agent that the conversations are of, unless it exists. */
+/** Writes the agent that the conversations are of, with its first version, unless it exists. */
 export async function writeAgent(prisma: PrismaClient, { agentId }: Naming): Promise<void> {
-  await prisma.aI_Agent.createMany({
-    data: { id: agentId, userId: OWNER, name: agentId, capabilities: [], configuration: {} },
-    skipDuplicates: true,
+  const configuration = {};
+  await prisma.$transaction(async (tx) => {
+    const [agent] = await tx.aI_Agent.createManyAndReturn({
+      data: {
+        id: agentId,
+        userId: OWNER,
+        name: agentId,
+        capabilities: [],
+        configuration,
+        specializations: [],
+        learningMode: 'passive',
+        trainingStatus: 'initial',
+      },
+      skipDuplicates: true,
+    });
+    if (!agent) return;
+    await tx.agentVersion.create({
+      data: {
+        agentId,
+        versionNumber: '1.0.0',
+        changes: { configuration },
+        isActive: true,
+        activatedAt: agent.createdAt,
+        createdAt: agent.createdAt,
+      },
+    });
   });
 }
 
@@ -82,6 +105,7 @@ export async function writeParents(
           memoryType: 'fact',
           content: { type, key },
           importance: 0.5,
+          confidence: 0.5,
           sessionId: session.sessionId,
           sourceType: 'tool_call',
           verificationStatus: 'unverified',

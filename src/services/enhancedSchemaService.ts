@@ -74,7 +74,7 @@ export class EnhancedSchemaService {
    *
    * @param input - `sessionId` is the runtime's own name; `id` defaults to a cuid, `status` to
    *   `active`, `startedAt` to now. `userId`, `agentId` and `parentSessionId` (a session's `id`)
-   *   must exist.
+   *   must exist. `sessionSource` defaults to `user`; purpose and tags to those of the `context`.
    * @throws {DuplicateError} when the `sessionId` (or `id`) is taken
    * @throws {ConflictError} when it would be its own parent
    *
@@ -203,7 +203,9 @@ export class EnhancedSchemaService {
    * Creates a memory, with no access counted yet.
    *
    * @param input - `userId` and `agentId` must exist, `sessionId` is a name that need not;
-   *   `importance` is finite, `confidence` 0..1; `verificationStatus` defaults to `unverified`
+   *   `importance` is finite; `confidence` (0..1) defaults to it, brought into that range,
+   *   `memoryType` to what `type` says, `sourceType` to `user_input`, `verificationStatus` to
+   *   `unverified`
    * @throws {DuplicateError} when the `id` is taken
    *
    * @example await EnhancedSchemaService.createMemory({ userId: 'user-id', agentId: 'agent-id', type: 'fact', content: { likes: 'tea' }, importance: 0.8 });

@@ -72,7 +72,11 @@ export const orElse = <S extends z.ZodType, F>(schema: S, fallback: () => F) =>
 
 export const optional = <S extends z.ZodType>(schema: S) => orElse(schema, () => null);
 export const optionalJson = orElse(json, () => Prisma.DbNull);
-export const tags = orElse(z.array(label, 'takes a list of strings'), (): string[] => []);
+export const optionalTags = optional(z.array(label, 'takes a list of strings'));
+
+/** What a parsed `optionalJson` stands for; null for none. */
+export const valueOf = (parsed: z.output<typeof optionalJson>): unknown =>
+  parsed instanceof JsonText ? JSON.parse(parsed.text) : null;
 
 /** What every event may bring along: a uuid for exactly-once (default: a new one), and its time. */
 export const uuid = z.guid('takes a uuid').toLowerCase();

@@ -9,6 +9,7 @@ import type {
   MemoryAnnotation,
 } from '../generated/prisma/client.ts';
 import { attempt, transaction } from './attempt.ts';
+import { confidenceOf, MEMORY_SOURCE, memoryTypeOf } from './derived.ts';
 import {
   eventFields,
   finite,
@@ -36,13 +37,15 @@ const memoryInput = z.strictObject({
   sessionId: optional(reference),
   /** Such as `fact`, `preference`, `interaction`. */
   type: label,
+  /** Default: what `type` says, if it is one of those and their like. */
   memoryType: optional(label),
   content: json,
   /** Any finite number; 0..1 is usual. */
   importance: finite,
-  /** 0..1 */
+  /** 0..1; default: the importance, brought into that range. */
   confidence: optional(unitInterval),
-  sourceType: optional(label),
+  /** Default `user_input`. */
+  sourceType: orElse(label, () => MEMORY_SOURCE),
   /** Default `unverified`. */
   verificationStatus: orElse(label, () => 'unverified'),
   relatedMemories: optionalJson,
@@ -54,7 +57,12 @@ export async function createMemory(
   prisma: PrismaClient,
   input: CreateMemoryInput,
 ): Promise<InteractionMemory> {
-  const { id, ...memory } = parseInput('createMemory', memoryInput, input);
+  const { id, ...given } = parseInput('createMemory', memoryInput, input);
+  const memory = {
+    ...given,
+    memoryType: given.memoryType ?? memoryTypeOf(given.type),
+    confidence: given.confidence ?? confidenceOf(given.importance),
+  };
   return transaction(prisma, async (tx) => {
     await requireRow(tx, 'User', 'userId', memory.userId);
     await requireRow(tx, 'AI_Agent', 'agentId', memory.agentId);

@@ -4,18 +4,20 @@ import type { Prisma, PrismaClient } from '../database/client.ts';
 import { ConflictError, DuplicateError } from '../errors.ts';
 import type { AgentSession } from '../generated/prisma/client.ts';
 import { attempt, transaction } from './attempt.ts';
+import { purposeOf, SESSION_SOURCE, tagsOf } from './derived.ts';
 import {
   json,
   label,
   optional,
   optionalJson,
+  optionalTags,
   orElse,
   parseInput,
   prose,
   reference,
-  tags,
   time,
   unitInterval,
+  valueOf,
 } from './input.ts';
 import { notFound, requireRow, resolveSession } from './references.ts';
 
@@ -31,11 +33,13 @@ const createSessionInput = z.strictObject({
   context: optionalJson,
   /** Default now. */
   startedAt: orElse(time, () => new Date()),
+  /** Default: the context's `purpose`, `intent` or `goal`. */
   sessionPurpose: optional(prose),
   businessContext: optionalJson,
-  sessionTags: tags,
-  /** Such as `user`, `schedule`, `agent`. */
-  sessionSource: optional(label),
+  /** Default: the strings of the context's `tags` or `categories`. */
+  sessionTags: optionalTags,
+  /** Such as `user`, `schedule`, `agent`. Default `user`. */
+  sessionSource: orElse(label, () => SESSION_SOURCE),
   /** The `id` (not the `sessionId`) of the session that this one is a part of. */
   parentSessionId: optional(reference),
   /** 0..1 */
@@ -50,7 +54,13 @@ export async function createSession(
   prisma: PrismaClient,
   input: CreateSessionInput,
 ): Promise<AgentSession> {
-  const { id, ...session } = parseInput('createSession', createSessionInput, input);
+  const { id, ...given } = parseInput('createSession', createSessionInput, input);
+  const context = valueOf(given.context);
+  const session = {
+    ...given,
+    sessionPurpose: given.sessionPurpose ?? purposeOf(context),
+    sessionTags: given.sessionTags ?? tagsOf(context),
+  };
   const { sessionId, userId, agentId, parentSessionId, startedAt } = session;
   if (id !== undefined && id === parentSessionId) throw ownParent(id);
   // A new session is nobody's ancestor, so it cannot close a circle and needs no hierarchy lock.

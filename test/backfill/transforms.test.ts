@@ -3,7 +3,9 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 
 import { canonicalJson, sha256Hex, toStorable } from '../../src/json.ts';
 import { TRANSFORMS } from '../../src/backfill/transforms/index.ts';
+import { createMemory } from '../../src/services/memories.ts';
 import { upsertModuleState } from '../../src/services/moduleStates.ts';
+import { createSession } from '../../src/services/sessions.ts';
 import { contents, createFixture, type Fixture } from './fixture.ts';
 
 // Odd rows, side by side: what each becomes. All of them go through one run.
@@ -62,8 +64,10 @@ const ODD_IDS = [
   '%_$1',
   ' ',
   'ÿ',
-  '𝔘🙂'.repeat(250),
-  'ab'.repeat(1000),
+  'line\nand tab\t',
+  '𝔘🙂'.repeat(256),
+  // 2 KB that do not compress, as uuids run together do not
+  Array.from({ length: 32 }, (_, n) => sha256Hex(`${n}`)).join(''),
 ];
 
 let db: Fixture;
@@ -97,6 +101,16 @@ beforeAll(async () => {
        VALUES ($1, 'u', 'a', 'fact', '{}', 1, now())`,
       [id],
     );
+    await db.sql(
+      `INSERT INTO "AgentSession" ("id", "sessionId", "agentId", "status", "context", "updatedAt")
+       VALUES ($1, 'odd ' || $1, $1, 'ended', '{"purpose": "odd"}', now())`,
+      [id],
+    );
+    await db.sql(
+      `INSERT INTO "AI_Agent" ("id", "userId", "name", "capabilities", "configuration", "updatedAt")
+       VALUES ($1, 'u', 'n', '["odd"]', '{}', now())`,
+      [id],
+    );
   }
   const states = [
     ['s1', 'm', '2024-01-01'],
@@ -124,6 +138,8 @@ beforeAll(async () => {
       VALUES (gen_random_uuid(), 'half-1', '2.0.0', '{}', true), (gen_random_uuid(), 'half-2', '1.0.0', '{"mine": true}', false);
     INSERT INTO "InteractionMemory" ("id", "userId", "agentId", "type", "content", "importance", "updatedAt", "memoryType", "confidence", "lastAccessedAt", "accessCount")
       VALUES ('half', 'u', 'a', 'fact', '{}', 1, now(), 'user_preference', 0.5, '2020-01-01', 3);
+    INSERT INTO "InteractionMemory" ("id", "userId", "agentId", "type", "content", "importance", "createdAt", "updatedAt", "sourceType")
+      VALUES ('half-2', 'u', 'a', 'fact', '{}', 1, '2024-01-01', now(), 'api');
     UPDATE "ModuleState" SET "stateHash" = 'mine' WHERE "id" = 'alone'`);
 
   await db.work();
@@ -200,6 +216,54 @@ it('ids of any shape', async () => {
   expect(chain).toEqual(
     ODD_IDS.map((id, index) => ({ id, previousStateId: ODD_IDS[index - 1] ?? null })),
   );
+  const agents = await db.sql(
+    `SELECT a."id" FROM "AI_Agent" a JOIN "AgentSession" s ON s."id" = a."id" JOIN "AgentVersion" v ON v."agentId" = a."id"
+     WHERE a."id" = ANY ($1) AND a."totalSessions" = 1 AND a."lastActiveAt" = s."startedAt"
+       AND a."specializations" = '{odd}' AND s."sessionPurpose" = 'odd' AND v."isActive"`,
+    [ODD_IDS],
+  );
+  expect(new Set(agents.map(({ id }) => id))).toEqual(new Set(ODD_IDS));
+});
+
+it('a session whose agent is gone is filled in, and makes no agent', async () => {
+  expect(
+    await db.sql(
+      `SELECT "sessionSource", (SELECT count(*)::int FROM "AI_Agent" WHERE "id" = "agentId") AS "agents"
+       FROM "AgentSession" WHERE "agentId" = 'an agent that is gone' GROUP BY "sessionSource", "agentId"`,
+    ),
+  ).toEqual([{ sessionSource: 'user', agents: 0 }]);
+});
+
+it('the service derives what the backfill does', async () => {
+  for (const [index, [context, { purpose, tags }]] of CONTEXTS.entries()) {
+    const session = await createSession(db.prisma, {
+      sessionId: `service-${index}`,
+      context: context as never,
+    });
+    expect(session).toMatchObject({
+      sessionPurpose: purpose,
+      sessionTags: tags,
+      sessionSource: 'user',
+    });
+  }
+  await db.sql(`INSERT INTO "User" ("id") VALUES ('u')`);
+  for (const [type, importance, memoryType, confidence] of MEMORIES) {
+    if (!Number.isFinite(importance)) continue; // which the service does not take
+    const memory = await createMemory(db.prisma, {
+      userId: 'u',
+      agentId: 'agent-0',
+      type,
+      content: {},
+      importance,
+    });
+    expect(memory).toMatchObject({
+      memoryType,
+      confidence,
+      sourceType: 'user_input',
+      verificationStatus: 'unverified',
+      lastAccessedAt: null,
+    });
+  }
 });
 
 it('two states of a module with the same time are in the order of their ids', async () => {
@@ -247,7 +311,7 @@ it('what was enhanced by hand stays, and the rest of the row is filled in', asyn
   ]);
   expect(
     await db.sql(
-      `SELECT "memoryType", "confidence", "accessCount", "lastAccessedAt"::date::text, "sourceType" FROM "InteractionMemory" WHERE "id" = 'half'`,
+      `SELECT "memoryType", "confidence", "accessCount", "lastAccessedAt"::date::text, "sourceType" FROM "InteractionMemory" WHERE "id" LIKE 'half%' ORDER BY "id"`,
     ),
   ).toEqual([
     {
@@ -256,6 +320,13 @@ it('what was enhanced by hand stays, and the rest of the row is filled in', asyn
       accessCount: 3,
       lastAccessedAt: '2020-01-01',
       sourceType: 'user_input',
+    },
+    {
+      memoryType: 'fact',
+      confidence: 1,
+      accessCount: 0,
+      lastAccessedAt: '2024-01-01',
+      sourceType: 'api',
     },
   ]);
 });

@@ -32,7 +32,9 @@ test('createMemory stores what it is given and fills in the rest', async () => {
   expect(memory).toMatchObject({
     content: { tea: true },
     importance: 7,
-    confidence: null,
+    memoryType: 'fact',
+    confidence: 1,
+    sourceType: 'user_input',
     accessCount: 0,
     lastAccessedAt: null,
     verificationStatus: 'unverified',

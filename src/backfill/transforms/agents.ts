@@ -21,7 +21,8 @@ export const agents: Transform = {
     {
       name: 'lastActiveAt',
       type: 'timestamp(3)',
-      derive: `coalesce((SELECT max(s."startedAt") FROM "AgentSession" s WHERE s."agentId" = t."id"), t."updatedAt")`,
+      // Never earlier than it is: createSession and the recount move it forward only.
+      derive: `greatest(t."lastActiveAt", coalesce((SELECT max(s."startedAt") FROM "AgentSession" s WHERE s."agentId" = t."id"), t."updatedAt"))`,
     },
     {
       // What createSession counts meanwhile, the recount adds to.

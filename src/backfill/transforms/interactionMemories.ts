@@ -7,7 +7,13 @@ export const interactionMemories: Transform = {
   columns: [
     { name: 'sourceType', type: 'text', derive: `'user_input'` },
     { name: 'verificationStatus', type: 'text', derive: `'unverified'` },
-    { name: 'lastAccessedAt', type: 'timestamp(3)', derive: `t."createdAt"` },
+    {
+      name: 'lastAccessedAt',
+      type: 'timestamp(3)',
+      // A row that has both of these came from a program that knows the enhanced schema: it has
+      // no such time because nobody has accessed it yet.
+      derive: `CASE WHEN t."lastAccessedAt" IS NOT NULL OR t."sourceType" IS NULL OR t."verificationStatus" IS NULL THEN t."createdAt" END`,
+    },
     {
       name: 'memoryType',
       type: 'text',

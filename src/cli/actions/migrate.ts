@@ -4,20 +4,23 @@ import type { MigrateOptions } from '../migrate.ts';
 
 export async function migrate(options: MigrateOptions): Promise<void> {
   await inEnvironment({ ...options, needs: 'database' }, async (environment) => {
-    const { databaseUrl, result, stopping } = environment;
+    const { config, databaseUrl, result, stopping } = environment;
     if (options.status) {
       const { applied, pending, failed, baselineNeeded } = await migrationStatus(databaseUrl);
       const isUpToDate = pending.length + failed.length === 0;
       const lines = [
         ...list(failed, 'failed'),
         ...list(pending, 'pending'),
-        isUpToDate ? 'The database is up to date.' : 'Apply with: npx annals migrate',
+        isUpToDate
+          ? 'The database is up to date.'
+          : `Apply with: npx annals migrate${baselineNeeded ? ' --baseline' : ''}`,
       ];
       result({ isUpToDate, applied, pending, failed, baselineNeeded }, lines.join('\n'));
       return isUpToDate ? 0 : 1;
     }
     const applied = await applyMigrations(databaseUrl, {
       baseline: options.baseline ?? false,
+      heal: config.DATABASE_URL === undefined,
       onOutput: (line) => console.error(line),
       signal: stopping,
     });
