@@ -16,7 +16,7 @@ export const MEMORIES = 50;
 export function chaosEvent(
   life: Life,
   n: number,
-): { kind: EventKind; event: EventInput<EventKind> } {
+): { kind: EventKind; event: EventInput } {
   const kind = EVENT_KINDS[n % EVENT_KINDS.length] as EventKind;
   const id = eventId(life, n);
   const note = 'x'.repeat(800); // so that a small spool is full within seconds
