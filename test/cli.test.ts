@@ -125,7 +125,7 @@ describe('annals', () => {
 
   it('shows where an error came from at level debug only', async () => {
     const unreachable = { DATABASE_URL: 'postgresql://u:secret@127.0.0.1:1/db' };
-    const { stderr } = await annals(['worker'], {
+    const { stderr } = await annals(['migrate', '--status'], {
       env: { ...unreachable, ANNALS_LOG_LEVEL: 'debug' },
     });
     expect(stderr).toMatch(/^ +at /m);
@@ -133,10 +133,18 @@ describe('annals', () => {
   });
 
   it.concurrent.each([
-    ['PostgreSQL', { DATABASE_URL: 'postgresql://u:secret@127.0.0.1:1/db' }],
-    ['Redis', { REDIS_URL: 'redis://u:secret@127.0.0.1:1', ANNALS_QUEUE_BACKEND: 'redis' }],
-  ])('fails when %s cannot be reached', async (server, unreachable) => {
-    const { code, stderr } = await annals(['worker'], { env: unreachable, timeoutMs: 20_000 });
+    [
+      'PostgreSQL',
+      ['migrate', '--status'],
+      { DATABASE_URL: 'postgresql://u:secret@127.0.0.1:1/db' },
+    ],
+    [
+      'Redis',
+      ['dead-letters', 'list'],
+      { REDIS_URL: 'redis://u:secret@127.0.0.1:1', ANNALS_QUEUE_BACKEND: 'redis' },
+    ],
+  ])('fails when %s cannot be reached', async (server, command, unreachable) => {
+    const { code, stderr } = await annals(command, { env: unreachable, timeoutMs: 20_000 });
     expect(code).toBe(1);
     expect(stderr).toContain(`${server} at 127.0.0.1:1`);
     expect(stderr).toContain('ECONNREFUSED');

@@ -140,7 +140,7 @@ class Bench {
     while ((await this.rows()) === before && before < this.#emitted) await sleep(20);
     expect(performance.now() - backAt, 'milliseconds until rows come again').toBeLessThan(5000);
 
-    await this.#producer.flush();
+    await this.flush();
     await drained(this.#queues);
     expect(await this.rows()).toBe(this.#emitted);
     const [memories] = await this.sql<{ n: number }>(
@@ -187,8 +187,10 @@ class Bench {
     return drained(this.#queues);
   }
 
-  flush() {
-    return this.#producer.flush();
+  /** Until the queue has all that was emitted, by way of the spool or not. */
+  async flush() {
+    await this.#producer.flush();
+    while (this.#producer.stats().spooled > 0) await sleep(20);
   }
 
   activeCount() {
