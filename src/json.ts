@@ -72,6 +72,43 @@ function below(step: string, { path, reason }: JsonFault): JsonFault {
   return { path: path_.slice(0, 500), reason };
 }
 
+/** Levels of a job's data at most; beyond it `JSON.stringify` runs out of stack sooner or later. */
+const MAX_READABLE_DEPTH = 1000;
+
+/**
+ * Replaces whatever lies deeper than 1,000 levels in JSON text by a string that holds its text, so
+ * that what is parsed can be walked and written again. Text that is no JSON stays none.
+ *
+ * @example flattenJson('[[[1]]]', 2) // '[["[1]"]]'
+ */
+export function flattenJson(text: string, maxDepth = MAX_READABLE_DEPTH): string {
+  let flat = '';
+  let done = 0;
+  let depth = 0;
+  let start = 0;
+  for (let at = 0; at < text.length; at++) {
+    const char = text[at];
+    if (char === '"') at = endOfString(text, at);
+    else if (char === '[' || char === '{') {
+      if (depth++ === maxDepth) start = at;
+    } else if ((char === ']' || char === '}') && --depth === maxDepth) {
+      flat += text.slice(done, start) + JSON.stringify(text.slice(start, at + 1));
+      done = at + 1;
+    }
+  }
+  return flat + text.slice(done);
+}
+
+/** Where the string that begins at `start` ends: at a quote after an even number of backslashes. */
+function endOfString(text: string, start: number): number {
+  for (let end = text.indexOf('"', start + 1); end >= 0; end = text.indexOf('"', end + 1)) {
+    let slashes = 0;
+    while (text[end - 1 - slashes] === '\\') slashes++;
+    if (slashes % 2 === 0) return end;
+  }
+  return text.length;
+}
+
 /**
  * Replaces what PostgreSQL cannot store, U+0000 and lone surrogates, by U+FFFD in every string
  * and key within `value`. A clean value is returned as it is; otherwise a copy. Takes what

@@ -17,6 +17,7 @@ import {
 import { Redis } from 'ioredis';
 import pg from 'pg';
 
+import { flattenJson } from '../json.ts';
 import { isOutage } from '../outage.ts';
 import type { Envelope } from './envelope.ts';
 import {
@@ -145,16 +146,19 @@ const OVERLONG_NUMBER = /\d{309}/;
 /**
  * Parses what PostgreSQL sends. BullMQ reads a job's data as parsed JSON and stringifies it again,
  * which would turn a number that is too large for JavaScript into `null`, a right value of many
- * fields. As the string 'Infinity' it is refused for what it is.
+ * fields. As the string 'Infinity' it is refused for what it is. For what is nested too deeply to
+ * be stringified see `flattenJson`.
  */
 function parserOf(oid: number, format?: 'text' | 'binary'): unknown {
   if (oid !== pg.types.builtins.JSONB) return pg.types.getTypeParser(oid, format);
-  return (text: string) =>
-    OVERLONG_NUMBER.test(text)
-      ? JSON.parse(text, (_, value: unknown) =>
+  return (text: string) => {
+    const flat = flattenJson(text);
+    return OVERLONG_NUMBER.test(flat)
+      ? JSON.parse(flat, (_, value: unknown) =>
           value === Infinity || value === -Infinity ? String(value) : value,
         )
-      : JSON.parse(text);
+      : JSON.parse(flat);
+  };
 }
 
 /**

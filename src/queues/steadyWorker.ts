@@ -1,10 +1,15 @@
-import { Worker, type Job } from 'bullmq';
+import { UnrecoverableError, Worker, type Job } from 'bullmq';
+
+import { flattenJson } from '../json.ts';
 
 /** Milliseconds that a worker pauses after a fetch that failed. */
 const PAUSE_MS = 1000;
 
 /** A worker that neither a queue that refuses its calls nor a job that is no job can wear out. */
 export class SteadyWorker<Data, Result> extends Worker<Data, Result> {
+  /** Jobs whose data had to be made readable, with what is wrong if nothing else is. */
+  readonly #mended = new WeakMap<Job<Data, Result>, string | undefined>();
+
   /** BullMQ repeats a fetch that failed at once, which is a busy loop while it goes on failing. */
   protected override async moveToActive(
     ...args: Parameters<Worker<Data, Result>['moveToActive']>
@@ -19,16 +24,31 @@ export class SteadyWorker<Data, Result> extends Worker<Data, Result> {
 
   /**
    * A job whose text is not JSON would be handed out, found to be unreadable, given back when its
-   * lock has expired, and handed out again for ever. It is a dead letter instead.
+   * lock has expired, and handed out again for ever. What cannot be read is data of a kind too.
    */
   protected override createJob(
     ...[json, jobId]: Parameters<Worker<Data, Result>['createJob']>
   ): Job<Data, Result> {
+    const data = flattenJson(json.data);
     try {
-      return super.createJob(json, jobId);
+      const job = super.createJob({ ...json, data }, jobId);
+      if (data !== json.data) this.#mended.set(job, undefined);
+      return job;
     } catch (error) {
-      const deferredFailure = `the job's data cannot be read: ${(error as Error).message}`;
-      return super.createJob({ ...json, data: 'null', deferredFailure }, jobId);
+      const job = super.createJob({ ...json, data: JSON.stringify(json.data) }, jobId);
+      this.#mended.set(job, `the job's data is not JSON: ${(error as Error).message}`);
+      return job;
     }
+  }
+
+  /** Whoever lists a queue reads its jobs' data: what cannot be read would hide all other jobs. */
+  protected override async callProcessJob(
+    ...args: Parameters<Worker<Data, Result>['callProcessJob']>
+  ): Promise<Result> {
+    const [job] = args;
+    if (this.#mended.has(job)) await job.updateData(job.data);
+    const fault = this.#mended.get(job);
+    if (fault !== undefined) throw new UnrecoverableError(fault);
+    return super.callProcessJob(...args);
   }
 }
