@@ -113,9 +113,8 @@ async function workAndWatch(
   const progress = createProgress();
   // The bars say what would be said at level info.
   const level = process.stderr.isTTY && config.ANNALS_LOG_LEVEL === 'info' ? 'warn' : undefined;
-  const log = createLogger(
-    { ...config, ...(level && { ANNALS_LOG_LEVEL: level }) },
-    progress.clear,
+  const log = createLogger({ ...config, ...(level && { ANNALS_LOG_LEVEL: level }) }, () =>
+    progress.clear(),
   );
   const worker = await startBackfillWorker({ databaseUrl, queue, log });
   closer.add('backfill', () => worker.stop(remainingMs()));
