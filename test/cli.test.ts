@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 
 import { createTestDatabase, testPrefix, type TestDatabase } from './support/database.ts';
@@ -191,6 +192,21 @@ describe('annals migrate', () => {
     const { code, stderr } = await annals(['worker']);
     expect(code).toBe(1);
     expect(stderr).toMatch(/^annals: \d+ migrations are pending; run: npx annals migrate$/m);
+  });
+});
+
+describe('annals migrate, while another process is at it', () => {
+  it('waits, and says in plain words what a signal did', async () => {
+    const other = new pg.Client({ connectionString: db.url });
+    await other.connect();
+    await other.query(`SELECT pg_advisory_lock(hashtext('annals_migrations'))`);
+    const migrating = begin(['migrate']);
+    await until(() => migrating.stderr.includes('waiting for it'));
+    migrating.child.kill('SIGINT');
+    expect(await migrating.exited).toBe(1);
+    expect(migrating.stderr).toContain('annals: SIGINT came before the work was done');
+    expect(migrating.stderr).not.toContain('aborted');
+    await other.end();
   });
 });
 

@@ -113,7 +113,7 @@ describe('npm run demo', { timeout: DEMO_MS + 10_000 }, () => {
   });
 
   it('removes what demos left that were killed, and nothing else', async () => {
-    const { pid = 0 } = spawnSync('true');
+    const { pid } = spawnSync('true');
     const folderOf = (owner: number) => realpathSync(mkdtempSync(folderPrefix(owner)));
     const [killed, starting, alive, served] = [pid, pid, process.pid, pid].map(folderOf) as [
       string,

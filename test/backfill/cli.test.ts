@@ -80,7 +80,10 @@ it(
     expect((await backfill('cancel')).stdout).toContain('agent-sessions: cancelled');
     expect((await backfill('cancel')).stdout).toContain('agent-sessions: nothing to cancel');
 
-    const guide = await run('npx', ['ts-node', 'src/scripts/applySchemaEnhancements.ts'], { env });
+    const guide = await run('npx', ['ts-node', 'src/scripts/applySchemaEnhancements.ts'], {
+      env,
+      timeoutMs: 90_000,
+    });
     expect(guide, guide.stderr).toMatchObject({ code: 0 });
     expect(guide.stdout).toMatch(/^module-states +completed +1,000/m);
     expect(guide.stdout).toContain('Completed: nothing remaining, nothing differing.');
@@ -104,8 +107,10 @@ it(
     expect(late.code).toBe(1);
     expect(late.stdout).toMatch(/^interaction-memories +1 +0 +0$/m);
     expect(late.stdout).toContain('1 row not filled in');
-    expect(await backfill('start', 'interaction-memories')).toMatchObject({ code: 0 });
-    expect(await backfill('verify', 'interaction-memories')).toMatchObject({ code: 0 });
+    expect(await backfill('start', 'interaction-memories')).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('nothing remaining'),
+    });
   },
 );
 
@@ -138,7 +143,6 @@ it('a retry completes what was in quarantine, here', { timeout: 180_000 }, async
   expect(started.stdout).toContain('rows in quarantine; "BackfillQuarantine" says why');
   expect(started.stdout).toContain('npx annals backfill retry interaction-memories');
   expectToFit(started.stdout);
-  expect(await backfill('retry', 'interaction-memories')).toMatchObject({ code: 1 });
 
   await db.sql(`ALTER TABLE "InteractionMemory" DROP CONSTRAINT "not_seven"`);
   // The hour in which nothing was done is no part of what the run took.

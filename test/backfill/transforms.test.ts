@@ -238,7 +238,7 @@ it('the service derives what the backfill does', async () => {
   for (const [index, [context, { purpose, tags }]] of CONTEXTS.entries()) {
     const session = await createSession(db.prisma, {
       sessionId: `service-${index}`,
-      context: context as never,
+      context,
     });
     expect(session).toMatchObject({
       sessionPurpose: purpose,
