@@ -101,12 +101,14 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
         },
       );
       worker.on('error', (error) => logOfQueue.warn({ reason: error.message }, 'queue error'));
-      worker.on('failed', (job, error) =>
-        logOfQueue.warn(
-          { job: job?.id, attempt: job?.attemptsMade, reason: error.message },
-          'job failed',
-        ),
-      );
+      worker.on('failed', (job, error) => {
+        const attempt = job?.attemptsMade ?? 0;
+        // BullMQ has finished a job that is not tried again.
+        const outcome = job?.finishedOn
+          ? `dead letter after ${attempt} ${attempt === 1 ? 'attempt' : 'attempts'}`
+          : 'not stored yet; tried again later';
+        logOfQueue.warn({ job: job?.id, attempt, reason: error.message }, outcome);
+      });
       workers.push(worker);
       // BullMQ remembers for ever that a first connection to PostgreSQL failed; a start that cannot
       // connect fails instead.
