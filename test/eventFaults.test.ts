@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 
 import { InvalidEventError } from '../src/errors.ts';
 import { encodeEvent, type EventKind } from '../src/queues/events.ts';
-import { sample } from './support/events.ts';
+import { eventId, sample } from './support/events.ts';
 
 function refusal(kind: EventKind, changes: Record<string, unknown>): InvalidEventError {
   try {
@@ -15,7 +15,7 @@ function refusal(kind: EventKind, changes: Record<string, unknown>): InvalidEven
 }
 
 it('names every fault of an event in plain words, the unknown fields first', () => {
-  const { id } = sample('memory-access', 1);
+  const id = eventId(1, 1);
   const error = refusal('memory-access', {
     memoryId: undefined,
     memoryID: 'a secret',

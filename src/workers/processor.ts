@@ -33,7 +33,10 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
     const { valid, refused, producer } = openOrFail(kind, job);
     let remainders: Remainder[];
     try {
-      const verdicts = await writer.submit(valid.map(({ encoded }) => encoded));
+      const verdicts = await writer.submit(
+        valid.map(({ encoded }) => encoded),
+        producer,
+      );
       remainders = verdicts.flatMap((verdict, index) => remainderOf(valid[index]?.event, verdict));
     } catch (error) {
       if (!(error instanceof UnavailableError)) throw error;

@@ -1,9 +1,11 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import type { Config } from '../config.ts';
 import { createPrismaClient } from '../database/client.ts';
 import { serverMessage } from '../database/faults.ts';
 import { Closer } from '../closer.ts';
+import { mergeLedger } from '../ledger/ledger.ts';
 import type { Logger } from '../logger.ts';
 import {
   openWorker,
@@ -14,7 +16,7 @@ import {
 import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
 import { BatchWriter, type BatchWriterStats } from './batchWriter.ts';
 import { createProcessor } from './processor.ts';
-import { writeBatch, WRITERS } from './writers/index.ts';
+import { writeBatch } from './writers/index.ts';
 
 export interface WorkersOptions {
   databaseUrl: string;
@@ -53,6 +55,7 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
   });
   closer.add('database', () => prisma.$disconnect());
 
+  const writerId = randomUUID();
   const writers = {} as Record<EventKind, BatchWriter>;
   const workers: EventWorker[] = [];
   // Pausing takes no more jobs and ends when those held are done. It comes before `close`, which
@@ -73,10 +76,14 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
 
   try {
     await prepareQueues(queue);
+    // Tidying up: nothing waits for it, and the next start does what this one could not.
+    mergeLedger(prisma).catch((error: unknown) =>
+      log.debug({ reason: serverMessage(error) }, 'the ledger was not merged'),
+    );
     for (const kind of EVENT_KINDS) {
       const logOfQueue = log.child({ queue: kind });
       const writer = new BatchWriter({
-        write: (jsonArray) => writeBatch(prisma, WRITERS[kind], jsonArray),
+        write: (batch) => writeBatch(prisma, kind, writerId, batch),
         maxRows: config.ANNALS_BATCH_MAX_ROWS,
         onWrite: (rows, milliseconds) =>
           logOfQueue.debug({ rows, milliseconds: Math.round(milliseconds) }, 'batch written'),
