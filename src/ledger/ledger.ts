@@ -113,25 +113,24 @@ export interface Discard {
 /** Any UUID would do, as long as it stays. */
 const DISCARDS = '0b8f3c52-6d0e-4f3a-9f43-2f6d3c0f7a11';
 
-/** The writer of a discard's row is the job itself, so that it counts once however often it is told. */
+/** The writer of a discard's row is the job itself, which can be discarded only once. */
 const writerOf = ({ kind, jobId, madeAt }: Discard) =>
   uuidv5(`${kind} ${jobId} ${madeAt}`, DISCARDS);
 
-/** Counts dead letters as discarded, before they are removed; resolves to those not counted before. */
-export async function countDiscards<D extends Discard>(
+/** Counts dead letters as discarded, before they are removed; once, however often it is told. */
+export async function countDiscards(
   prisma: PrismaClient,
-  discards: readonly D[],
-): Promise<D[]> {
-  const byWriter = new Map(discards.map((discard) => [writerOf(discard), discard]));
-  const rows = Array.from(byWriter, ([writerId, { kind, producer, events }]) => ({
-    writerId,
-    kind,
-    producerId: producer.id,
-    accepted: producer.accepted,
-    dropped: producer.dropped,
-    discarded: events,
+  discards: readonly Discard[],
+): Promise<void> {
+  const rows = discards.map((discard) => ({
+    writerId: writerOf(discard),
+    producerId: discard.producer.id,
+    kind: discard.kind,
+    accepted: discard.producer.accepted,
+    dropped: discard.producer.dropped,
+    discarded: discard.events,
   }));
-  const counted = await prisma.$queryRaw<{ writerId: string }[]>`
+  await prisma.$executeRaw`
     INSERT INTO "EventLedger" ("writerId", "producerId", "kind", "accepted", "dropped",
       "discarded", "updatedAt")
     SELECT "writerId", "producerId", "kind", "accepted", "dropped", "discarded",
@@ -139,9 +138,7 @@ export async function countDiscards<D extends Discard>(
     FROM json_to_recordset(${JSON.stringify(rows)}::json) AS ("writerId" uuid, "producerId" uuid,
       "kind" text, "accepted" bigint, "dropped" bigint, "discarded" bigint)
     ORDER BY "writerId"
-    ON CONFLICT DO NOTHING
-    RETURNING "writerId"`;
-  return counted.flatMap(({ writerId }) => byWriter.get(writerId) ?? []);
+    ON CONFLICT DO NOTHING`;
 }
 
 /** Takes back what `countDiscards` counted, for jobs that turned out to be in use again. */
