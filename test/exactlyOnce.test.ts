@@ -1,10 +1,13 @@
+import { randomUUID } from 'node:crypto';
+
 import fc from 'fast-check';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { createPrismaClient, type PrismaClient } from '../src/database/client.ts';
+import { readLedger } from '../src/ledger/ledger.ts';
 import { encodeEvent, EVENT_KINDS, type EventKind } from '../src/queues/events.ts';
 import { BatchWriter, type Verdict } from '../src/workers/batchWriter.ts';
-import { writeBatch, WRITERS } from '../src/workers/writers/index.ts';
+import { writeBatch } from '../src/workers/writers/index.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { deadlocks, encodedSample, forgetEvents, sample, snapshot } from './support/events.ts';
 import { seedParents } from './support/pipeline.ts';
@@ -27,8 +30,13 @@ afterAll(async () => {
 
 beforeEach(() => forgetEvents(db));
 
-const writerOf = (kind: EventKind, client: PrismaClient, maxRows = 5000) =>
-  new BatchWriter({ write: (json) => writeBatch(client, WRITERS[kind], json), maxRows });
+const writerOf = (kind: EventKind, client: PrismaClient, maxRows = 5000) => {
+  const writerId = randomUUID();
+  return new BatchWriter({
+    write: (batch) => writeBatch(client, kind, writerId, batch),
+    maxRows,
+  });
+};
 
 /** One event of a stream: the n-th of its kind. */
 interface Drawn {
@@ -36,7 +44,9 @@ interface Drawn {
   n: number;
 }
 
-/** Sends jobs to workers that run at once: job k to worker k modulo their number. */
+const PRODUCERS: string[] = Array.from({ length: 3 }, () => randomUUID());
+
+/** Sends jobs to workers that run at once, of producers in turn: job k to worker k modulo their number. */
 async function deliver(jobs: Drawn[][]): Promise<Verdict[]> {
   const writers = clients.map(
     (client) =>
@@ -52,6 +62,9 @@ async function deliver(jobs: Drawn[][]): Promise<Verdict[]> {
           job
             .filter((event) => event.kind === kind)
             .map(({ n }) => encodedSample(kind, n, (n * 7) % 60)),
+          index % 4 === 3
+            ? undefined
+            : { id: PRODUCERS[index % 4]!, accepted: 1000 - index, dropped: 500 - index },
         ),
       ),
     ),
@@ -101,6 +114,25 @@ describe('exactly once', () => {
         const verdicts = await deliver(jobs);
         expect(verdicts.every(({ state }) => state === 'committed')).toBe(true);
         expect(await snapshot(db)).toBe(once);
+        const entries = await readLedger(clients[0]!);
+        for (const kind of EVENT_KINDS) {
+          const ofKind = entries.filter((entry) => entry.kind === kind);
+          const sum = (figure: 'committed' | 'duplicates') =>
+            ofKind.reduce((total, entry) => total + entry[figure], 0);
+          const distinct = stream.filter((event) => event.kind === kind).length;
+          const delivered = jobs.flat().filter((event) => event.kind === kind).length;
+          expect([sum('committed'), sum('duplicates')]).toEqual([distinct, delivered - distinct]);
+          // The greatest counts of a producer's jobs, in whatever order they came.
+          for (const { producerId, accepted, dropped } of ofKind) {
+            const first = PRODUCERS.indexOf(producerId);
+            const [index] = jobs.flatMap((job, k) =>
+              k % 4 === first && job.some((event) => event.kind === kind) ? [k] : [],
+            );
+            expect([accepted, dropped]).toEqual(
+              index === undefined ? [0, 0] : [1000 - index, 500 - index],
+            );
+          }
+        }
       }),
       { numRuns: 25 },
     );

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
+import { readLedger } from '../src/ledger/ledger.ts';
 import { EVENT_KINDS } from '../src/queues/events.ts';
 import type { QueueLocation } from '../src/queues/backend.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
@@ -89,6 +90,9 @@ describeBackends(`a worker killed ${KILLS} times over ${EVENTS} events`, (locate
       metrics: quarter,
       events: quarter,
     });
+    const counted = await readLedger(db.prisma);
+    const committed = Object.fromEntries(counted.map((entry) => [entry.kind, entry.committed]));
+    expect(committed).toEqual(Object.fromEntries(EVENT_KINDS.map((kind) => [kind, quarter])));
     const failed = await Promise.all(EVENT_KINDS.map((kind) => queues[kind].getFailed()));
     expect(failed.flat().map(({ failedReason }) => failedReason)).toEqual([]);
     expect(await deadlocks(db)).toBe(0);

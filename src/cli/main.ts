@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 
 import { addBackfill } from './backfill.ts';
+import { addDeadLetters } from './deadLetters.ts';
 import { addEmit } from './emit.ts';
 import { addExec } from './exec.ts';
 import { reportFailure } from './failure.ts';
@@ -30,6 +31,7 @@ Examples:
   $ annals worker                              write what the queues hold, until stopped
   $ annals emit events.ndjson                  send events from a file
   $ annals replay airline-gpt-4o.ndjson        store recorded conversations
+  $ annals dead-letters list                   see what could not be stored, and why
   $ annals migrate --status                    see whether the database is up to date
   $ annals backfill start                      fill in the enhanced columns of existing rows
   $ annals exec psql                           look into the database, embedded or not
@@ -40,7 +42,8 @@ its data in .annals/. DATABASE_URL and REDIS_URL name servers of your own.
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
   );
 
-for (const add of [addWorker, addMigrate, addBackfill, addEmit, addReplay, addExec]) add(program);
+const COMMANDS = [addWorker, addMigrate, addBackfill, addEmit, addReplay, addDeadLetters, addExec];
+for (const add of COMMANDS) add(program);
 
 // Whoever read our output may have had enough of it (`annals … | head`); the work goes on.
 for (const stream of [process.stdout, process.stderr]) {

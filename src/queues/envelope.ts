@@ -11,6 +11,15 @@ export interface Envelope {
   v: typeof VERSION;
   producer?: ProducerLedger;
   events: unknown[];
+  /** Of a dead letter: why its events could not be stored. Written by workers, for people. */
+  reasons?: EventReason[];
+}
+
+/** What some events of a dead letter have in common. */
+export interface EventReason {
+  reason: string;
+  /** Their places in `events`, from 0. */
+  events: number[];
 }
 
 /**

@@ -2,6 +2,7 @@ import { z } from 'zod';
 
 import { InvalidEventError } from '../errors.ts';
 import { checkJson, toStorable } from '../json.ts';
+import { faultsOf } from './eventFaults.ts';
 
 /** Bytes of UTF-8 JSON that one event may take, its id and time included. */
 export const MAX_EVENT_BYTES = 256 * 1024;
@@ -145,7 +146,7 @@ export interface EncodedEvent {
  * Checks an event and encodes it once. Both ends use it: the producer before it takes an event,
  * the worker because a foreign producer may have written the job.
  *
- * @throws {InvalidEventError} with `field` = the path of the first fault
+ * @throws {InvalidEventError} that names every fault; `field` = the path of the first
  */
 export function encodeEvent(kind: EventKind, event: unknown): EncodedEvent {
   const parsed = EVENT_SCHEMAS[kind].safeParse(event);
@@ -168,19 +169,21 @@ export function encodeEvent(kind: EventKind, event: unknown): EncodedEvent {
   };
 }
 
-function invalidEvent(kind: EventKind, event: unknown, error: z.ZodError): InvalidEventError {
-  const issue = error.issues[0];
-  const path = issue?.path.map(String).join('.') ?? '';
-  const field = path || (issue?.code === 'unrecognized_keys' ? issue.keys[0] : undefined);
+/** Faults that a message spells out. */
+const MAX_FAULTS = 10;
+
+function invalidEvent(kind: EventKind, event: unknown, cause: z.ZodError): InvalidEventError {
+  const faults = faultsOf(EVENT_SCHEMAS[kind], event);
+  const shown = faults
+    .slice(0, MAX_FAULTS)
+    .map(({ field, reason }) => (field ? `${field}: ${reason}` : reason));
+  if (faults.length > MAX_FAULTS) shown.push(`and ${faults.length - MAX_FAULTS} more`);
   const id = (event as { id?: unknown } | null | undefined)?.id;
   const which = typeof id === 'string' ? ` ${id.slice(0, 64)}` : '';
-  const others = error.issues.length > 1 ? ` (and ${error.issues.length - 1} more)` : '';
-  return new InvalidEventError(
-    `${kind} event${which} is invalid: ${path ? `${path}: ` : ''}${issue?.message ?? 'unreadable'}${others}`,
-    {
-      ...(field !== undefined && { field }),
-      ...(typeof id === 'string' && { id: id.slice(0, 64) }),
-      cause: error,
-    },
-  );
+  const field = faults[0]?.field;
+  return new InvalidEventError(`${kind} event${which} is invalid: ${shown.join('; ')}`, {
+    ...(field && { field }),
+    ...(typeof id === 'string' && { id: id.slice(0, 64) }),
+    cause,
+  });
 }

@@ -5,8 +5,8 @@ import type { Config } from '../config.ts';
 import { createPrismaClient, type PrismaClient } from '../database/client.ts';
 import type { Logger } from '../logger.ts';
 import { createProducer } from '../producers/producer.ts';
-import { openQueue, type EventQueue, type QueueLocation } from '../queues/backend.ts';
-import { EVENT_KINDS, type EventKind } from '../queues/events.ts';
+import type { QueueLocation } from '../queues/backend.ts';
+import { openEventQueues } from '../queues/eventQueues.ts';
 import { recountSessions } from '../services/sessionCounts.ts';
 import { startWorkers } from '../workers/runtime.ts';
 import { addUp, agree, FirstSeen, noFigures, storedFigures, type Figures } from './figures.ts';
@@ -122,16 +122,7 @@ async function open({ databaseUrl, queue, config, log, closer }: ReplayOptions) 
   const workers = await startWorkers({ databaseUrl, queue, config, log });
   closer.add('workers', () => workers.stop(config.ANNALS_SHUTDOWN_DEADLINE_MS));
 
-  const queues = Object.fromEntries(
-    EVENT_KINDS.map((kind) => [kind, openQueue(queue, kind)]),
-  ) as Record<EventKind, EventQueue>;
-  const all = Object.values(queues);
-  for (const opened of all) opened.on('error', () => {}); // each call rejects as well
-  closer.add(
-    'queues',
-    () => Promise.all(all.map((opened) => opened.close())),
-    () => Promise.all(all.map((opened) => opened.disconnect())),
-  );
+  const queues = await openEventQueues(queue, closer);
 
   const producer = createProducer({
     queue,

@@ -2,7 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { classifyFault, retryConflicts, serverMessage } from '../database/faults.ts';
 import { UnavailableError } from '../errors.ts';
+import { NO_PRODUCER } from '../ledger/ledger.ts';
 import type { EncodedEvent } from '../queues/events.ts';
+import { toBatch, type Batch, type BatchItem } from './batch.ts';
 import type { WriteResult } from './writers/index.ts';
 
 /** What became of one event. `committed` covers events that had been committed before. */
@@ -27,8 +29,8 @@ export interface BatchWriterStats {
 }
 
 export interface BatchWriterOptions {
-  /** Writes a JSON array of events in one transaction. */
-  write: (jsonArray: string) => Promise<WriteResult>;
+  /** Writes a batch in one transaction. */
+  write: (batch: Batch) => Promise<WriteResult>;
   /** Events in one write at most. */
   maxRows: number;
   /** Bytes of JSON in one write at most; one larger event is written alone. Default 8 MiB. */
@@ -39,8 +41,7 @@ export interface BatchWriterOptions {
   onWrite?: (rows: number, milliseconds: number) => void;
 }
 
-interface Pending {
-  event: EncodedEvent;
+interface Pending extends BatchItem {
   settle: (verdict: Verdict) => void;
   fail: (error: unknown) => void;
 }
@@ -84,12 +85,15 @@ export class BatchWriter {
    * Writes events and resolves, with a verdict for each, when all of them are committed, waiting
    * or refused. While the database is away it waits for it.
    *
+   * @param producer - who emitted them, where their job says so
    * @throws {UnavailableError} after `abandon()`; the events may or may not be committed
    */
-  submit(events: readonly EncodedEvent[]): Promise<Verdict[]> {
+  submit(events: readonly EncodedEvent[], producer = NO_PRODUCER): Promise<Verdict[]> {
     const verdicts = events.map(
       (event) =>
-        new Promise<Verdict>((settle, fail) => this.#pending.push({ event, settle, fail })),
+        new Promise<Verdict>((settle, fail) =>
+          this.#pending.push({ event, producer, settle, fail }),
+        ),
     );
     this.#start();
     return Promise.all(verdicts);
@@ -170,8 +174,8 @@ export class BatchWriter {
   }
 
   /** Runs the statement until the database answers for the data, however long it is away. */
-  async #tryWrite(batch: Pending[]): Promise<WriteResult> {
-    const jsonArray = `[${batch.map(({ event }) => event.json).join(',')}]`;
+  async #tryWrite(pending: Pending[]): Promise<WriteResult> {
+    const batch = toBatch(pending);
     let isAway = false;
     const away = (error: unknown) => {
       isAway = true;
@@ -186,10 +190,10 @@ export class BatchWriter {
       );
       try {
         this.stats.statements++;
-        const result = await retryConflicts(() => this.#options.write(jsonArray)).finally(() =>
+        const result = await retryConflicts(() => this.#options.write(batch)).finally(() =>
           clearTimeout(silence),
         );
-        this.#options.onWrite?.(batch.length, performance.now() - startedAt);
+        this.#options.onWrite?.(pending.length, performance.now() - startedAt);
         if (isAway) this.#options.onOutage?.(null);
         return result;
       } catch (error) {

@@ -3,7 +3,7 @@ import { UnrecoverableError, WaitingError } from 'bullmq';
 import { InvalidEventError, UnavailableError } from '../errors.ts';
 import type { EventJob, JobResult } from '../queues/backend.ts';
 import { QUEUES, type EventKind } from '../queues/catalogue.ts';
-import { openEnvelope } from '../queues/envelope.ts';
+import { openEnvelope, type Envelope, type EventReason } from '../queues/envelope.ts';
 import type { BatchWriter, Verdict } from './batchWriter.ts';
 
 /** An event that stays in its job, and why. `isFinal` if no retry can help it. */
@@ -40,10 +40,13 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
     // would remove the only copy of its dead letter.
     delete job.opts.removeOnFail;
     delete job.opts.removeOnComplete;
-    const { valid, refused } = openOrFail(kind, job);
+    const { valid, refused, producer } = openOrFail(kind, job);
     let remainders: Remainder[];
     try {
-      const verdicts = await writer.submit(valid.map(({ encoded }) => encoded));
+      const verdicts = await writer.submit(
+        valid.map(({ encoded }) => encoded),
+        producer,
+      );
       remainders = verdicts.flatMap((verdict, index) => remainderOf(valid[index]?.event, verdict));
     } catch (error) {
       if (!(error instanceof UnavailableError)) throw error;
@@ -57,7 +60,8 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
       if (bytes > MAX_KEPT_BYTES) job.opts.removeOnComplete = true;
       return { committed: valid.length };
     }
-    return keepRemainders(job, remainders, valid.length + refused.length, attempts);
+    const envelope = { v: 1 as const, ...(producer && { producer }) };
+    return keepRemainders(job, envelope, remainders, valid.length + refused.length, attempts);
   };
 }
 
@@ -93,22 +97,37 @@ function openOrFail(kind: EventKind, job: EventJob) {
  */
 async function keepRemainders(
   job: EventJob,
+  envelope: Omit<Envelope, 'events'>,
   remainders: Remainder[],
   total: number,
   attempts: number,
 ): Promise<never> {
-  if (remainders.length < total) {
+  const isLastAttempt = job.attemptsMade + 1 >= attempts;
+  const isDeadLetter = isLastAttempt || remainders.every(({ isFinal }) => isFinal);
+  if (remainders.length < total || isDeadLetter) {
     const events = remainders.map(({ event }) => keepNumbers(event));
+    const reasons = isDeadLetter && { reasons: groupReasons(remainders) };
     // What is nested too deeply to be written again stays in the job with the rest, which harms
     // nobody: a retry finds the others' rows.
-    if (!events.includes(undefined)) await job.updateData({ v: 1, events });
+    if (!events.includes(undefined)) await job.updateData({ ...envelope, events, ...reasons });
   }
   const message = describe(remainders);
-  const isLastAttempt = job.attemptsMade + 1 >= attempts;
-  if (isLastAttempt || remainders.every(({ isFinal }) => isFinal)) {
-    throw new UnrecoverableError(message);
-  }
-  throw new Error(message);
+  throw isDeadLetter ? new UnrecoverableError(message) : new Error(message);
+}
+
+/** Characters of a reason that are kept for each event. */
+const MAX_REASON_LENGTH = 1000;
+
+function groupReasons(remainders: Remainder[]): EventReason[] {
+  const groups = new Map<string, EventReason>();
+  remainders.forEach(({ reason }, index) => {
+    // Half a character, which a cut may leave, would not be taken by PostgreSQL.
+    const text = reason.slice(0, MAX_REASON_LENGTH).toWellFormed();
+    const group = groups.get(text);
+    if (group) group.events.push(index);
+    else groups.set(text, { reason: text, events: [index] });
+  });
+  return [...groups.values()];
 }
 
 /**

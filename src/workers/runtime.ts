@@ -1,9 +1,11 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import type { Config } from '../config.ts';
 import { createPrismaClient } from '../database/client.ts';
 import { serverMessage } from '../database/faults.ts';
 import { Closer } from '../closer.ts';
+import { mergeLedger } from '../ledger/ledger.ts';
 import type { Logger } from '../logger.ts';
 import { addressOf, outlast, reasonOf } from '../outage.ts';
 import {
@@ -17,7 +19,7 @@ import { BatchWriter, type BatchWriterStats } from './batchWriter.ts';
 import { OutageLog } from '../outageLog.ts';
 import { createProcessor } from './processor.ts';
 import { reportQueue } from '../queues/queueLog.ts';
-import { writeBatch, WRITERS } from './writers/index.ts';
+import { writeBatch } from './writers/index.ts';
 
 export interface WorkersOptions {
   databaseUrl: string;
@@ -64,6 +66,7 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
   });
   closer.add('database', () => prisma.$disconnect());
 
+  const writerId = randomUUID();
   const writers = {} as Record<EventKind, BatchWriter>;
   const workers: EventWorker[] = [];
   // Pausing takes no more jobs and ends when those held are done. It comes before `close`, which
@@ -89,11 +92,15 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
       ...(options.signal && { signal: options.signal }),
     });
     start.back();
+    // Tidying up: nothing waits for it, and the next start does what this one could not.
+    mergeLedger(prisma).catch((error: unknown) =>
+      log.debug({ reason: serverMessage(error) }, 'the ledger was not merged'),
+    );
     for (const kind of EVENT_KINDS) {
       const logOfQueue = log.child({ queue: kind });
       const database = new OutageLog(logOfQueue, `PostgreSQL at ${addressOf(databaseUrl)}`);
       const writer = new BatchWriter({
-        write: (jsonArray) => writeBatch(prisma, WRITERS[kind], jsonArray),
+        write: (batch) => writeBatch(prisma, kind, writerId, batch),
         maxRows: config.ANNALS_BATCH_MAX_ROWS,
         onWrite: (rows, milliseconds) =>
           logOfQueue.debug({ rows, milliseconds: Math.round(milliseconds) }, 'batch written'),
@@ -113,12 +120,14 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
         },
       );
       reportQueue(worker, queue, logOfQueue);
-      worker.on('failed', (job, error) =>
-        logOfQueue.warn(
-          { job: job?.id, attempt: job?.attemptsMade, reason: error.message },
-          'job failed',
-        ),
-      );
+      worker.on('failed', (job, error) => {
+        const attempt = job?.attemptsMade ?? 0;
+        // BullMQ has finished a job that is not tried again.
+        const outcome = job?.finishedOn
+          ? `dead letter after ${attempt} ${attempt === 1 ? 'attempt' : 'attempts'}`
+          : 'not stored yet; tried again later';
+        logOfQueue.warn({ job: job?.id, attempt, reason: error.message }, outcome);
+      });
       workers.push(worker);
       worker.run().catch((error: Error) => logOfQueue.error({ reason: error.message }, 'stopped'));
     }

@@ -4,12 +4,14 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { createPrismaClient, type PrismaClient } from '../../src/database/client.ts';
 import { ConflictError } from '../../src/errors.ts';
+import { NO_PRODUCER } from '../../src/ledger/ledger.ts';
 import { createAgentVersion, updateAgentMetrics } from '../../src/services/agents.ts';
 import { createMemory, recordMemoryAccess } from '../../src/services/memories.ts';
 import { recordStateTransition, upsertModuleState } from '../../src/services/moduleStates.ts';
 import { createSessionEvent, createSessionMetric } from '../../src/services/sessionEvents.ts';
 import { createSession, setParentSession } from '../../src/services/sessions.ts';
-import { writeBatch, WRITERS } from '../../src/workers/writers/index.ts';
+import type { Batch } from '../../src/workers/batch.ts';
+import { writeBatch } from '../../src/workers/writers/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { atOnce, createUserAndAgent, one } from './fixture.ts';
 
@@ -45,6 +47,12 @@ afterAll(async () => {
   await db.drop();
 });
 
+const batchOf = (events: object[]): Batch => ({
+  events: JSON.stringify(events),
+  starts: [1],
+  jobs: JSON.stringify([{ ...NO_PRODUCER, events: events.length }]),
+});
+
 const shuffled = <T>(items: T[]): T[] => items.toSorted(() => Math.random() - 0.5);
 
 test('callers and event writers on the same rows: nothing is lost, forked or deadlocked', async () => {
@@ -57,6 +65,7 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
 
   await atOnce(CALLERS, async (caller) => {
     const prisma = clients[caller]!;
+    const writerId = randomUUID();
     for (let round = 0; round < ROUNDS; round++) {
       const n = `${caller}-${round}`;
       // Every caller delivers the round's access, so the writers and the calls meet in it.
@@ -81,7 +90,7 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
           }),
         () => recordMemoryAccess(prisma, { ...access, id, memoryId: 'm0' }),
         () => recordMemoryAccess(prisma, { ...access, memoryId: 'm0' }),
-        () => writeBatch(prisma, WRITERS['memory-access'], JSON.stringify(events.slice(0, 2))),
+        () => writeBatch(prisma, 'memory-access', writerId, batchOf(events.slice(0, 2))),
         () =>
           updateAgentMetrics(prisma, {
             agentId: 'agent-id',
@@ -105,8 +114,9 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
         () =>
           writeBatch(
             prisma,
-            WRITERS.metrics,
-            JSON.stringify(
+            'metrics',
+            writerId,
+            batchOf(
               shuffled(SESSIONS).map((sessionId) => ({
                 id: randomUUID(),
                 occurredAt: new Date().toISOString(),

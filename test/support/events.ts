@@ -65,9 +65,10 @@ export async function snapshot(db: TestDatabase): Promise<string> {
   return parts.map(([row]) => row.text).join('\n');
 }
 
-/** Undoes what events left behind. */
+/** Undoes what events left behind, and forgets that they were counted. */
 export async function forgetEvents(db: TestDatabase): Promise<void> {
-  await db.sql(`TRUNCATE ${EVENT_TABLES.map((table) => `"${table}"`).join(', ')}`);
+  const tables = [...EVENT_TABLES, 'EventLedger'];
+  await db.sql(`TRUNCATE ${tables.map((table) => `"${table}"`).join(', ')}`);
   await db.sql(`UPDATE "InteractionMemory" SET "accessCount" = 0, "lastAccessedAt" = NULL`);
 }
 

@@ -1,16 +1,41 @@
+import type { PrismaClient } from '../../database/client.ts';
+import { LEDGER_END } from '../../ledger/ledger.ts';
 import type { EventKind } from '../../queues/events.ts';
+import type { Batch } from '../batch.ts';
 import { memoryAccess } from './memoryAccess.ts';
 import { metrics } from './metrics.ts';
 import { sessionEvent } from './sessionEvent.ts';
 import { transition } from './transition.ts';
-import type { Writer } from './writer.ts';
+import type { Writer, WriteResult } from './writer.ts';
 
-export { writeBatch, type Writer, type WriteResult } from './writer.ts';
+export type { WriteResult } from './writer.ts';
 
 /** The writer of each kind; the compiler names the kind that has none. */
-export const WRITERS: Readonly<Record<EventKind, Writer>> = {
+const WRITERS: Readonly<Record<EventKind, Writer>> = {
   'memory-access': memoryAccess,
   transition,
   metrics,
   'session-event': sessionEvent,
 };
+
+/**
+ * Runs a kind's statement on a batch of encoded events.
+ *
+ * @param writerId - UUID of this process, for the ledger
+ */
+export async function writeBatch(
+  prisma: PrismaClient,
+  kind: EventKind,
+  writerId: string,
+  { events, starts, jobs }: Batch,
+): Promise<WriteResult> {
+  const [row] = await prisma.$queryRawUnsafe<[WriteResult]>(
+    WRITERS[kind].sql + LEDGER_END,
+    events,
+    starts,
+    jobs,
+    writerId,
+    kind,
+  );
+  return row;
+}

@@ -27,7 +27,7 @@ WITH event AS MATERIALIZED (
   FROM event e JOIN parent p ON p."id" = e."memoryId"
   ORDER BY e."id"
   ON CONFLICT ("id") DO NOTHING
-  RETURNING "memoryId", "occurredAt"
+  RETURNING "id", "memoryId", "occurredAt"
 ), counted AS (
   UPDATE "InteractionMemory" m
   SET "accessCount" = m."accessCount" + i."accesses",
@@ -37,11 +37,8 @@ WITH event AS MATERIALIZED (
     FROM inserted GROUP BY "memoryId"
   ) i
   WHERE m."id" = i."memoryId"
-)
-SELECT (SELECT count(*)::int FROM inserted) AS "inserted",
-  coalesce((
-    SELECT json_agg(json_build_object('index', e."place" - 1, 'field', 'memoryId',
-      'reference', e."memoryId"))
-    FROM event e LEFT JOIN parent p ON p."id" = e."memoryId" WHERE p."id" IS NULL
-  ), '[]') AS "waiting"`,
+), waiting AS (
+  SELECT e."place", 'memoryId' AS "field", e."memoryId" AS "reference"
+  FROM event e LEFT JOIN parent p ON p."id" = e."memoryId" WHERE p."id" IS NULL
+)`,
 };

@@ -47,7 +47,7 @@ WITH event AS MATERIALIZED (
   WHERE e."scope" = 'session'
   ORDER BY e."id"
   ON CONFLICT ("id") DO NOTHING
-  RETURNING 1
+  RETURNING "id"
 ), of_agents AS (
   INSERT INTO "AgentMetric" ("id", "occurredAt", "agentId", "metricType", "metricValue",
     "timeframe", "metadata")
@@ -57,14 +57,12 @@ WITH event AS MATERIALIZED (
   WHERE e."scope" = 'agent'
   ORDER BY e."id"
   ON CONFLICT ("id") DO NOTHING
-  RETURNING 1
-)
-SELECT (SELECT count(*)::int FROM of_sessions) + (SELECT count(*)::int FROM of_agents)
-    AS "inserted",
-  coalesce((
-    SELECT json_agg(json_build_object('index', e."place" - 1, 'field', e."scope" || 'Id',
-      'reference', e."name"))
-    FROM event e LEFT JOIN parent p ON p."scope" = e."scope" AND p."name" = e."name"
-    WHERE p."name" IS NULL
-  ), '[]') AS "waiting"`,
+  RETURNING "id"
+), inserted AS (
+  SELECT "id" FROM of_sessions UNION ALL SELECT "id" FROM of_agents
+), waiting AS (
+  SELECT e."place", e."scope" || 'Id' AS "field", e."name" AS "reference"
+  FROM event e LEFT JOIN parent p ON p."scope" = e."scope" AND p."name" = e."name"
+  WHERE p."name" IS NULL
+)`,
 };

@@ -36,12 +36,9 @@ WITH event AS MATERIALIZED (
   FROM event e JOIN parent p ON p."name" = e."sessionId"
   ORDER BY e."id"
   ON CONFLICT ("id") DO NOTHING
-  RETURNING 1
-)
-SELECT (SELECT count(*)::int FROM inserted) AS "inserted",
-  coalesce((
-    SELECT json_agg(json_build_object('index', e."place" - 1, 'field', 'sessionId',
-      'reference', e."sessionId"))
-    FROM event e LEFT JOIN parent p ON p."name" = e."sessionId" WHERE p."name" IS NULL
-  ), '[]') AS "waiting"`,
+  RETURNING "id"
+), waiting AS (
+  SELECT e."place", 'sessionId' AS "field", e."sessionId" AS "reference"
+  FROM event e LEFT JOIN parent p ON p."name" = e."sessionId" WHERE p."name" IS NULL
+)`,
 };

@@ -24,12 +24,9 @@ WITH event AS MATERIALIZED (
   FROM event e JOIN parent p ON p."id" = e."stateId"
   ORDER BY e."id"
   ON CONFLICT ("id") DO NOTHING
-  RETURNING 1
-)
-SELECT (SELECT count(*)::int FROM inserted) AS "inserted",
-  coalesce((
-    SELECT json_agg(json_build_object('index', e."place" - 1, 'field', 'stateId',
-      'reference', e."stateId"))
-    FROM event e LEFT JOIN parent p ON p."id" = e."stateId" WHERE p."id" IS NULL
-  ), '[]') AS "waiting"`,
+  RETURNING "id"
+), waiting AS (
+  SELECT e."place", 'stateId' AS "field", e."stateId" AS "reference"
+  FROM event e LEFT JOIN parent p ON p."id" = e."stateId" WHERE p."id" IS NULL
+)`,
 };

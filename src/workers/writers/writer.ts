@@ -1,5 +1,3 @@
-import type { PrismaClient } from '../../database/client.ts';
-
 /** What one statement did with a batch. */
 export interface WriteResult {
   /** Rows that did not exist before; the rest of the batch was there already or waits. */
@@ -17,7 +15,8 @@ export interface WriteResult {
 
 /**
  * How a kind's batch becomes rows: one SQL statement, which is one transaction. It takes a JSON
- * array of checked events as `$1` and returns one row of `inserted` and `waiting`.
+ * array of checked events as `$1` and has the parts `event`, `inserted` and `waiting`; the end,
+ * which is the same for all kinds, counts them in the ledger and returns what was done.
  *
  * What each statement keeps to, so that any number of workers may run it at once, on the same
  * events, in any order:
@@ -34,14 +33,4 @@ export interface WriteResult {
  */
 export interface Writer {
   sql: string;
-}
-
-/** Runs a writer's statement on a batch of encoded events. */
-export async function writeBatch(
-  prisma: PrismaClient,
-  writer: Writer,
-  jsonArray: string,
-): Promise<WriteResult> {
-  const [row] = await prisma.$queryRawUnsafe<[WriteResult]>(writer.sql, jsonArray);
-  return row;
 }
