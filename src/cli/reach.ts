@@ -87,8 +87,8 @@ async function withRedis<T>(url: string, ask: (client: Redis) => Promise<T>): Pr
     retryStrategy: () => null,
     maxRetriesPerRequest: 0,
   });
-  let reason: unknown;
-  client.on('error', (error) => (reason ??= error)); // says more than the rejection does
+  let reason: Error | undefined;
+  client.on('error', (error: Error) => (reason ??= error)); // says more than the rejection does
   try {
     await client.connect();
     const answer = await ask(client);
