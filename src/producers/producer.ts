@@ -47,7 +47,7 @@ export interface ProducerOptions {
   onFull?: Config['ANNALS_ON_FULL'];
   /** Takes the error of a wrong event instead of its being thrown. */
   onInvalid?: (error: InvalidEventError) => void;
-  /** Told of accepted events that are lost: for want of room, or at a close that found none. */
+  /** Told of accepted events that are lost: for want of room, at a close too, or by a damaged file. */
   onDrop?: (events: number) => void;
   /**
    * Told when the queue cannot be reached, at each attempt (sending is repeated by itself), and
@@ -162,6 +162,7 @@ class QueueProducer implements Producer {
       delivery: this.#delivery,
       producerId,
       limits,
+      onDrop: (events) => this.#tell(() => options.onDrop?.(events)),
       onCorrupt: (file, places) => this.#tell(() => options.onCorrupt?.(file, places)),
     });
     this.#lanes = Object.fromEntries(

@@ -16,6 +16,7 @@ export interface ReplayOptions {
   producerId: string;
   limits: PackLimits;
   onError: (error: unknown) => void;
+  onDrop: (events: number) => void;
   /** Told of damaged places in a file. */
   onCorrupt: (file: string, places: number) => void;
 }
@@ -159,16 +160,26 @@ export class Replay {
     return true;
   }
 
-  /** Enters a segment that was sent into the account, once. */
+  /** Enters a segment that was sent into the account. */
   #count(
     segment: Segment,
     unsent: number,
     { records, damaged }: { records: SpoolRecord[]; damaged: number },
   ): void {
-    const { onCorrupt, producerId, tally } = this.#options;
+    const { onCorrupt, onDrop, producerId, tally } = this.#options;
     if (segment.producerId === producerId) {
-      const missing = Math.min(unsent, segment.records - records.length);
-      tally.replayed(unsent - missing, missing);
+      // Of those that could not be read some may be with the queue already, by way of the memory.
+      // Which, nobody knows: as long as any may be lost they count as that.
+      let left = unsent;
+      for (const [kind, written] of segment.written) {
+        const found = records.filter((record) => record.kind === kind).length;
+        const missing = Math.min(written - found, left);
+        if (missing === 0) continue;
+        tally.damaged(kind, missing);
+        onDrop(missing);
+        left -= missing;
+      }
+      tally.replayed(left);
     } else if (!segment.isCounted) tally.stats.adopted += records.length;
     if (damaged > 0 && !segment.isCounted) {
       tally.stats.corrupt += damaged;
@@ -181,7 +192,7 @@ export class Replay {
     const { outlet, spool } = this.#options;
     for (const segment of spool.segments) {
       // Of durability `sync`, when all of its events went to the queue from memory.
-      if (segment.isSealed || segment.records === 0) continue;
+      if (segment.isSealed || segment.bytes === 0) continue;
       if (segment.unsent === 0 && segment.held === 0) spool.seal();
     }
     const taken = [...spool.segments].filter((segment) => segment.isTaken);
