@@ -1,8 +1,7 @@
-import { packEnvelope } from '../queues/envelope.ts';
 import { EVENT_KINDS } from '../queues/events.ts';
 import { RETRY_MS, SEND_TIMEOUT_MS, type Delivery } from './delivery.ts';
-import { MAX_CALL, packLength, type PackLimits } from './lane.ts';
 import type { Outlet } from './outlet.ts';
+import { packCalls, type PackLimits } from './packing.ts';
 import type { SpoolRecord } from './spool/record.ts';
 import type { Segment } from './spool/segment.ts';
 import type { Spool } from './spool/spool.ts';
@@ -142,7 +141,7 @@ export class Replay {
     try {
       for (const kind of EVENT_KINDS) {
         const records = found.records.filter((record) => record.kind === kind);
-        for (const envelopes of pack(records, segment.producerId, limits)) {
+        for (const envelopes of packCalls(records, segment.producerId, limits)) {
           if (this.#isStopped) return false;
           segment.taken(await outlet.send(kind, envelopes, SEND_TIMEOUT_MS));
           delivery.isAway = false;
@@ -214,33 +213,4 @@ export class Replay {
       else if (isOnDisk ?? askedAt - takenAt >= KEEP_MS) spool.remove(segment);
     }
   }
-}
-
-/** The calls to the queue, each of several envelopes, that bring all of the records. */
-function* pack(
-  records: SpoolRecord[],
-  producerId: string,
-  limits: PackLimits,
-): Generator<string[]> {
-  const sized = records.map((record) => ({ record, bytes: Buffer.byteLength(record.json) }));
-  let envelopes: string[] = [];
-  let bytes = 0;
-  for (let first = 0; first < sized.length;) {
-    const length = packLength(sized, first, limits);
-    const events = records.slice(first, first + length);
-    const ledger = {
-      id: producerId,
-      accepted: Math.max(...events.map(({ accepted }) => accepted)),
-      dropped: Math.max(...events.map(({ dropped }) => dropped)),
-    };
-    const envelope = packEnvelope(events, ledger);
-    envelopes.push(envelope);
-    bytes += envelope.length;
-    first += length;
-    if (envelopes.length === MAX_CALL.jobs || bytes >= MAX_CALL.bytes) {
-      yield envelopes;
-      [envelopes, bytes] = [[], 0];
-    }
-  }
-  if (envelopes.length > 0) yield envelopes;
 }
