@@ -16,7 +16,7 @@ import {
   type TestDatabase,
 } from './support/database.ts';
 import { eventId, sample } from './support/events.ts';
-import { testProducer } from './support/pipeline.ts';
+import { openQueues, testProducer } from './support/pipeline.ts';
 import { run, spawnTsx, type RunResult } from './support/process.ts';
 import type { ProducerJob } from './support/producerMain.ts';
 import { startPostgres, startRedis, type TestServer } from './support/servers.ts';
@@ -192,6 +192,34 @@ describe('what a dead producer left', () => {
     expect(producer.stats()).toMatchObject({ adopted: 98, corrupt: 2, dropped: 0 });
     expect(told).toEqual([[expect.stringContaining('00000001.log'), 2]]);
     expect(await queuedIds(location)).toHaveLength(98);
+  });
+
+  it('does not include what was damaged while it lived, which is counted as dropped', async () => {
+    let isAway = true;
+    const drops: number[] = [];
+    const producer = open(location, {
+      queue: async () => {
+        if (isAway) throw new Error('away');
+        return location;
+      },
+      onDrop: (events) => drops.push(events),
+    });
+    emit(producer, 0, 100);
+    await producer.flush();
+    const [file] = segmentFiles(spool);
+    const bytes = readFileSync(file!);
+    bytes[bytes.indexOf('memory-1', bytes.length / 2)]! ^= 0x10;
+    writeFileSync(file!, bytes);
+    isAway = false;
+    await reaches(producer, ({ spooledBytes }) => spooledBytes === 0);
+    expect(producer.stats()).toMatchObject({ delivered: 99, dropped: 1, spooled: 0, corrupt: 1 });
+    expect(drops).toEqual([1]);
+    emit(producer, 100, 101);
+    await producer.close();
+    const queues = openQueues(location);
+    const jobs = await queues['memory-access'].getWaiting(0, -1);
+    expect(jobs.at(-1)?.data.producer).toMatchObject({ accepted: 101, dropped: 1 });
+    await queues.close();
   });
 
   it.each([

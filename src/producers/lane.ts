@@ -1,12 +1,5 @@
-import { ENVELOPE_BYTES } from '../queues/envelope.ts';
+import { MAX_CALL, packLength, type PackLimits } from './packing.ts';
 import type { Segment } from './spool/segment.ts';
-
-/** When events are packed into one job. */
-export interface PackLimits {
-  maxEvents: number;
-  maxBytes: number;
-  maxWaitMs: number;
-}
 
 /** An accepted event in memory. */
 export interface HeldEvent {
@@ -24,24 +17,6 @@ export interface LaneOptions {
    * array as that happens; those that are left when the signal is aborted are the lane's again.
    */
   deliver: (packs: HeldEvent[][], signal: AbortSignal) => Promise<void>;
-}
-
-/** What one call to the queue takes at most, and so what a retry repeats. */
-export const MAX_CALL = { jobs: 16, bytes: 4 * 1024 * 1024 };
-
-/** How many of the events from `first` on go into one job: at least one. */
-export function packLength(
-  events: readonly { bytes: number }[],
-  first: number,
-  { maxEvents, maxBytes }: PackLimits,
-): number {
-  let bytes = ENVELOPE_BYTES;
-  let end = first;
-  for (; end < events.length && end - first < maxEvents; end++) {
-    bytes += (events[end] as { bytes: number }).bytes + 1;
-    if (end > first && bytes > maxBytes) break;
-  }
-  return end - first;
 }
 
 /**

@@ -4,98 +4,24 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { v7 as uuidv7 } from 'uuid';
 
 import { loadConfig, type Config } from '../config.ts';
-import { InvalidEventError, SpoolFullError, UnavailableError } from '../errors.ts';
-import type { QueueLocation } from '../queues/backend.ts';
+import { InvalidEventError, UnavailableError } from '../errors.ts';
 import {
   encodeEvent,
-  EVENT_KINDS,
   type EncodedEvent,
   type EventInput,
   type EventKind,
 } from '../queues/events.ts';
+import type { Producer, ProducerOptions } from './api.ts';
+import { EventBuffer } from './buffer.ts';
 import { Delivery } from './delivery.ts';
 import { spillAtExit } from './exit.ts';
-import { Lane, type HeldEvent } from './lane.ts';
 import { Outlet } from './outlet.ts';
 import { Replay } from './replay.ts';
 import { configuredSpoolFolder, spoolFolder } from './spool/destination.ts';
 import { Spool } from './spool/spool.ts';
 import { Tally, type ProducerStats } from './tally.ts';
 
-export interface ProducerOptions {
-  /** Where the queues are; a function is asked at the first event that is sent. */
-  queue: QueueLocation | (() => Promise<QueueLocation>);
-  /**
-   * Folder of the spool, for producers to the same queues and no others. Default: one within
-   * ANNALS_SPOOL_DIR by the address of `queue` or, if that is a function, by the configuration.
-   */
-  spoolFolder?: string;
-  /** Bounds and waiting times. Default: the environment's. */
-  config?: Config;
-  /**
-   * When an event survives `kill -9` of the process. `queue`: once the queue or the spool has it,
-   * which `flush()` waits for. `sync`: it is written to the spool before `emit` returns, and
-   * fsynced, for a machine that loses its power, a few milliseconds later; `flush()` waits for that.
-   * Default: ANNALS_DURABILITY.
-   */
-  durability?: Config['ANNALS_DURABILITY'];
-  /**
-   * What becomes of a new event when memory and spool are full, or the spool cannot be written:
-   * `drop` (counted, and told to `onDrop`) or `throw` a {@link SpoolFullError} from `emit`, which
-   * then has not accepted it. Default: ANNALS_ON_FULL.
-   */
-  onFull?: Config['ANNALS_ON_FULL'];
-  /** Takes the error of a wrong event instead of its being thrown. */
-  onInvalid?: (error: InvalidEventError) => void;
-  /** Told of accepted events that are lost: for want of room, or at a close that found none. */
-  onDrop?: (events: number) => void;
-  /**
-   * Told when the queue cannot be reached, at each attempt (sending is repeated by itself), and
-   * when the spool cannot be used (`SpoolError`), once until it can be again.
-   */
-  onError?: (error: unknown) => void;
-  /** Told of a spool file with damaged places; the events beside them are delivered. */
-  onCorrupt?: (file: string, places: number) => void;
-}
-
-/**
- * Emits events. The four emit methods are synchronous: they check the event, copy it and return
- * its id. They do not wait, touch the network or throw for anything but a wrong event
- * ({@link InvalidEventError} with the path in `field`) or, if `onFull` says so, a full spool.
- */
-export interface Producer {
-  /** A memory was read, written or searched. */
-  memoryAccess(event: EventInput<'memory-access'>): string;
-  /** A module's state changed. */
-  transition(event: EventInput<'transition'>): string;
-  /** A figure about a session or an agent was taken. */
-  metric(event: EventInput<'metrics'>): string;
-  /** Something happened in a session. */
-  sessionEvent(event: EventInput<'session-event'>): string;
-  /** Emits an event whose kind is a value. */
-  emit<K extends EventKind>(kind: K, event: EventInput<K>): string;
-  /**
-   * Resolves when the queue, or the fsynced spool, has every event that was accepted before the
-   * call (and was not dropped).
-   *
-   * @throws {UnavailableError} when the producer was closed before that
-   * @throws {SpoolError} when the disk does not confirm what was written
-   */
-  flush(): Promise<void>;
-  /** Resolves when the buffer is less than half full: await it to emit as fast as events leave. */
-  ready(): Promise<void>;
-  stats(): ProducerStats;
-  /**
-   * Flushes and disconnects; later events are refused. Waits for the queue to take all there is, in
-   * the spool too, as long as it answers. What it does not take by the deadline, or while it is
-   * away, stays in the spool (`stats().spooled`) for the next producer that uses the folder.
-   * Idempotent.
-   *
-   * @param options - `deadlineMs`: milliseconds, default ANNALS_SHUTDOWN_DEADLINE_MS
-   * @throws {UnavailableError} saying how many events were dropped, if the spool had no room either
-   */
-  close(options?: { deadlineMs?: number }): Promise<void>;
-}
+export type { Producer, ProducerOptions } from './api.ts';
 
 /**
  * Makes a producer; one per process is enough.
@@ -117,64 +43,67 @@ const CLOSE_LOOK_MS = 10;
 class QueueProducer implements Producer {
   readonly #options: ProducerOptions;
   readonly #config: Config;
-  readonly #isSync: boolean;
-  readonly #pieceBytes: number;
   readonly #tally: Tally;
   readonly #spool: Spool;
   readonly #outlet: Outlet;
   readonly #delivery: Delivery;
   readonly #replay: Replay;
-  readonly #lanes: Record<EventKind, Lane>;
+  readonly #buffer: EventBuffer;
   readonly #leaveExit: () => void;
-  #waitingForRoom: (() => void)[] = [];
   #closing: Promise<void> | undefined;
   #lostAtClose = 0;
 
   constructor(options: ProducerOptions) {
-    this.#options = options;
     const { queue } = options;
-    const config = (this.#config = options.config ?? loadConfig());
-    this.#isSync = (options.durability ?? config.ANNALS_DURABILITY) === 'sync';
+    const config = options.config ?? loadConfig();
+    const id = randomUUID();
     const maxBytes = config.ANNALS_SPOOL_MAX_BYTES;
-    this.#pieceBytes = Math.min(PIECE_BYTES, maxBytes / 16);
-    const producerId = randomUUID();
-    const onError = (error: unknown) => this.#tell(() => options.onError?.(error));
+    const root =
+      options.spoolFolder ??
+      (typeof queue === 'function' ? configuredSpoolFolder(config) : spoolFolder(config, queue));
     const limits = {
       maxEvents: config.ANNALS_PACK_MAX_EVENTS,
       maxBytes: config.ANNALS_PACK_MAX_BYTES,
       maxWaitMs: config.ANNALS_PACK_MAX_WAIT_MS,
     };
-    const root =
-      options.spoolFolder ??
-      (typeof queue === 'function' ? configuredSpoolFolder(config) : spoolFolder(config, queue));
+    const onError = (error: unknown) => this.#tell(() => options.onError?.(error));
+    const onDrop = (events: number) => this.#tell(() => options.onDrop?.(events));
 
-    this.#tally = new Tally(producerId);
-    this.#spool = new Spool({ root, producerId, maxBytes, onFault: onError });
+    this.#options = options;
+    this.#config = config;
+    this.#tally = new Tally(id);
+    this.#spool = new Spool({ root, producerId: id, maxBytes, onFault: onError });
     this.#outlet = new Outlet(queue, onError);
-    const parts = { outlet: this.#outlet, spool: this.#spool, tally: this.#tally, onError };
+    const parts = { tally: this.#tally, spool: this.#spool, outlet: this.#outlet };
     this.#delivery = new Delivery({
       ...parts,
       spoolAfterMs: config.ANNALS_SPOOL_AFTER_MS,
-      onMoved: () => this.#onMoved(),
+      onError,
+      onMoved: () => this.#buffer.onMoved(),
     });
     this.#replay = new Replay({
       ...parts,
       delivery: this.#delivery,
-      producerId,
+      producerId: id,
       limits,
+      onError,
+      onDrop,
       onCorrupt: (file, places) => this.#tell(() => options.onCorrupt?.(file, places)),
     });
-    this.#lanes = Object.fromEntries(
-      EVENT_KINDS.map((kind) => [
-        kind,
-        new Lane({
-          limits,
-          deliver: (packs, signal) => this.#delivery.deliver(kind, packs, signal),
-        }),
-      ]),
-    ) as Record<EventKind, Lane>;
+    this.#buffer = new EventBuffer({
+      ...parts,
+      delivery: this.#delivery,
+      limits,
+      maxEvents: config.ANNALS_BUFFER_MAX_EVENTS,
+      maxBytes: config.ANNALS_BUFFER_MAX_BYTES,
+      pieceBytes: Math.min(PIECE_BYTES, maxBytes / 16),
+      durability: options.durability ?? config.ANNALS_DURABILITY,
+      onFull: options.onFull ?? config.ANNALS_ON_FULL,
+      onDrop,
+      onSpooled: () => this.#replay.wake(),
+    });
     this.#leaveExit = spillAtExit(() => {
-      this.#spill();
+      this.#buffer.spill();
       this.#spool.syncSync();
     });
   }
@@ -215,21 +144,19 @@ class QueueProducer implements Producer {
       this.#tell(() => onInvalid(invalid));
       return id;
     }
-    this.#accept(kind, encoded);
+    this.#buffer.accept(kind, encoded);
     this.#tally.stats.replaced += encoded.replaced;
     return encoded.id;
   }
 
   async flush(): Promise<void> {
-    const gone = EVENT_KINDS.map((kind) => this.#lanes[kind].flush());
-    if (!this.#isSync) await Promise.all(gone); // otherwise the spool has them as well
+    await this.#buffer.flush();
     await this.#spool.synced();
     if (this.#lostAtClose > 0) throw this.#notTaken();
   }
 
   ready(): Promise<void> {
-    if (this.#isHalfEmpty()) return Promise.resolve();
-    return new Promise((resolve) => this.#waitingForRoom.push(resolve));
+    return this.#buffer.ready();
   }
 
   stats(): ProducerStats {
@@ -243,81 +170,19 @@ class QueueProducer implements Producer {
     return this.#closing;
   }
 
-  /** Puts an event into memory, or in the spool; or neither, if both are full. */
-  #accept(kind: EventKind, { json, bytes }: EncodedEvent): void {
-    let held: HeldEvent = { json, bytes, segment: undefined };
-    if (this.#isSync) {
-      const { accepted, dropped } = this.#tally.ledger(kind);
-      const record = { kind, accepted: accepted + 1, dropped, json };
-      const segment = this.#spool.append([{ record, bytes }]);
-      if (!segment) return this.#refuse(kind, held);
-      segment.held++;
-      held = { json, bytes, segment };
-      this.#replay.wake();
-    }
-    const isRoom = this.#makeRoom(bytes);
-    this.#tally.accept(kind, bytes);
-    if (isRoom) this.#lanes[kind].push(held);
-    else if (!this.#delivery.spool(kind, [held])) {
-      this.#tally.retract(kind, bytes);
-      this.#refuse(kind, held);
-    }
-  }
-
-  #refuse(kind: EventKind, event: HeldEvent): void {
-    if ((this.#options.onFull ?? this.#config.ANNALS_ON_FULL) === 'throw') {
-      throw new SpoolFullError(
-        `the ${kind} event was not accepted: memory and spool are full, or the spool cannot be written. See to the queue, or to ANNALS_SPOOL_MAX_BYTES and the disk.`,
-      );
-    }
-    this.#tally.accept(kind, event.bytes);
-    this.#drop(kind, [event]);
-  }
-
-  #drop(kind: EventKind, events: readonly HeldEvent[]): void {
-    this.#tally.moved(kind, events, 'dropped');
-    this.#tell(() => this.#options.onDrop?.(events.length));
-  }
-
-  /** Hands the oldest events to the spool until there is room; says whether there is. */
-  #makeRoom(bytes: number): boolean {
-    const { stats } = this.#tally;
-    while (
-      stats.buffered >= this.#config.ANNALS_BUFFER_MAX_EVENTS ||
-      stats.bufferedBytes + bytes > this.#config.ANNALS_BUFFER_MAX_BYTES
-    ) {
-      // Events that are in the spool already take no more room there.
-      if (!this.#isSync && !this.#spool.hasRoom(2 * this.#pieceBytes)) return false;
-      const kind = this.#fullestKind();
-      const lane = this.#lanes[kind];
-      if (lane.waitingBytes === 0) return false; // all is on its way
-      const events = lane.oldest(this.#pieceBytes);
-      if (!this.#delivery.spool(kind, events)) return false;
-      lane.remove(events.length);
-    }
-    return true;
-  }
-
-  #fullestKind(): EventKind {
-    return EVENT_KINDS.reduce((fullest, kind) =>
-      this.#lanes[kind].waitingBytes > this.#lanes[fullest].waitingBytes ? kind : fullest,
-    );
-  }
-
   async #close(deadlineMs: number): Promise<void> {
     await this.#drain(performance.now() + deadlineMs);
-    this.#lostAtClose = this.#spill();
+    this.#lostAtClose = this.#buffer.spill();
     this.#leaveExit();
     this.#replay.stop();
     await Promise.all([this.#outlet.disconnect(), this.#spool.close()]);
-    this.#onMoved();
     if (this.#lostAtClose > 0) throw this.#notTaken();
   }
 
   /** Resolves when there is nothing left to send, nobody to send it to, or no time. */
   async #drain(deadline: number): Promise<void> {
     const { failures } = this.#replay;
-    for (const lane of Object.values(this.#lanes)) void lane.flush();
+    void this.#buffer.flush();
     this.#replay.hurry();
     while (performance.now() < deadline) {
       if (this.#tally.stats.buffered === 0) {
@@ -330,39 +195,10 @@ class QueueProducer implements Producer {
     }
   }
 
-  /** Hands all that is in memory to the spool, synchronously; returns how many were lost. */
-  #spill(): number {
-    let lost = 0;
-    for (const kind of EVENT_KINDS) {
-      const events = this.#lanes[kind].abandon();
-      for (let first = 0; first < events.length;) {
-        let bytes = 0;
-        let end = first;
-        for (; end < events.length && bytes < this.#pieceBytes; end++) {
-          bytes += (events[end] as HeldEvent).bytes;
-        }
-        const piece = events.slice(first, end);
-        if (!this.#delivery.spool(kind, piece)) {
-          this.#drop(kind, piece);
-          lost += piece.length;
-        }
-        first = end;
-      }
-    }
-    return lost;
-  }
-
   #notTaken(): UnavailableError {
     return new UnavailableError(
       `neither the queue nor the spool took ${this.#lostAtClose} events before the producer was closed; they are dropped`,
     );
-  }
-
-  /** Events left the memory. */
-  #onMoved(): void {
-    if (this.#tally.stats.spooled > 0) this.#replay.wake();
-    if (this.#waitingForRoom.length === 0 || !this.#isHalfEmpty()) return;
-    for (const resolve of this.#waitingForRoom.splice(0)) resolve();
   }
 
   /** Calls a callback of the caller's, whose own faults must not stop the sending. */
@@ -372,14 +208,6 @@ class QueueProducer implements Producer {
     } catch (error) {
       process.emitWarning(`a callback of the producer threw: ${String(error)}`, 'AnnalsWarning');
     }
-  }
-
-  #isHalfEmpty(): boolean {
-    const { buffered, bufferedBytes } = this.#tally.stats;
-    return (
-      buffered * 2 < this.#config.ANNALS_BUFFER_MAX_EVENTS &&
-      bufferedBytes * 2 < this.#config.ANNALS_BUFFER_MAX_BYTES
-    );
   }
 }
 

@@ -1,8 +1,7 @@
-import { packEnvelope } from '../queues/envelope.ts';
 import { EVENT_KINDS } from '../queues/events.ts';
 import { RETRY_MS, SEND_TIMEOUT_MS, type Delivery } from './delivery.ts';
-import { MAX_CALL, packLength, type PackLimits } from './lane.ts';
 import type { Outlet } from './outlet.ts';
+import { packCalls, type PackLimits } from './packing.ts';
 import type { SpoolRecord } from './spool/record.ts';
 import type { Segment } from './spool/segment.ts';
 import type { Spool } from './spool/spool.ts';
@@ -16,6 +15,7 @@ export interface ReplayOptions {
   producerId: string;
   limits: PackLimits;
   onError: (error: unknown) => void;
+  onDrop: (events: number) => void;
   /** Told of damaged places in a file. */
   onCorrupt: (file: string, places: number) => void;
 }
@@ -141,7 +141,7 @@ export class Replay {
     try {
       for (const kind of EVENT_KINDS) {
         const records = found.records.filter((record) => record.kind === kind);
-        for (const envelopes of pack(records, segment.producerId, limits)) {
+        for (const envelopes of packCalls(records, segment.producerId, limits)) {
           if (this.#isStopped) return false;
           segment.taken(await outlet.send(kind, envelopes, SEND_TIMEOUT_MS));
           delivery.isAway = false;
@@ -159,16 +159,26 @@ export class Replay {
     return true;
   }
 
-  /** Enters a segment that was sent into the account, once. */
+  /** Enters a segment that was sent into the account. */
   #count(
     segment: Segment,
     unsent: number,
     { records, damaged }: { records: SpoolRecord[]; damaged: number },
   ): void {
-    const { onCorrupt, producerId, tally } = this.#options;
+    const { onCorrupt, onDrop, producerId, tally } = this.#options;
     if (segment.producerId === producerId) {
-      const missing = Math.min(unsent, segment.records - records.length);
-      tally.replayed(unsent - missing, missing);
+      // Of those that could not be read some may be with the queue already, by way of the memory.
+      // Which, nobody knows: as long as any may be lost they count as that.
+      let left = unsent;
+      for (const [kind, written] of segment.written) {
+        const found = records.filter((record) => record.kind === kind).length;
+        const missing = Math.min(written - found, left);
+        if (missing === 0) continue;
+        tally.damaged(kind, missing);
+        onDrop(missing);
+        left -= missing;
+      }
+      tally.replayed(left);
     } else if (!segment.isCounted) tally.stats.adopted += records.length;
     if (damaged > 0 && !segment.isCounted) {
       tally.stats.corrupt += damaged;
@@ -181,7 +191,7 @@ export class Replay {
     const { outlet, spool } = this.#options;
     for (const segment of spool.segments) {
       // Of durability `sync`, when all of its events went to the queue from memory.
-      if (segment.isSealed || segment.records === 0) continue;
+      if (segment.isSealed || segment.bytes === 0) continue;
       if (segment.unsent === 0 && segment.held === 0) spool.seal();
     }
     const taken = [...spool.segments].filter((segment) => segment.isTaken);
@@ -203,33 +213,4 @@ export class Replay {
       else if (isOnDisk ?? askedAt - takenAt >= KEEP_MS) spool.remove(segment);
     }
   }
-}
-
-/** The calls to the queue, each of several envelopes, that bring all of the records. */
-function* pack(
-  records: SpoolRecord[],
-  producerId: string,
-  limits: PackLimits,
-): Generator<string[]> {
-  const sized = records.map((record) => ({ record, bytes: Buffer.byteLength(record.json) }));
-  let envelopes: string[] = [];
-  let bytes = 0;
-  for (let first = 0; first < sized.length;) {
-    const length = packLength(sized, first, limits);
-    const events = records.slice(first, first + length);
-    const ledger = {
-      id: producerId,
-      accepted: Math.max(...events.map(({ accepted }) => accepted)),
-      dropped: Math.max(...events.map(({ dropped }) => dropped)),
-    };
-    const envelope = packEnvelope(events, ledger);
-    envelopes.push(envelope);
-    bytes += envelope.length;
-    first += length;
-    if (envelopes.length === MAX_CALL.jobs || bytes >= MAX_CALL.bytes) {
-      yield envelopes;
-      [envelopes, bytes] = [[], 0];
-    }
-  }
-  if (envelopes.length > 0) yield envelopes;
 }

@@ -84,11 +84,17 @@ export class Tally {
     if (to === 'dropped') this.#byKind[kind].dropped += events.length;
   }
 
-  /** Spooled events were sent; damaged records were not. */
-  replayed(delivered: number, damaged: number): void {
-    this.stats.spooled -= delivered + damaged;
-    this.stats.delivered += delivered;
-    this.stats.dropped += damaged;
+  /** The queue took spooled events. */
+  replayed(events: number): void {
+    this.stats.spooled -= events;
+    this.stats.delivered += events;
+  }
+
+  /** Spooled events could not be read. */
+  damaged(kind: EventKind, events: number): void {
+    this.stats.spooled -= events;
+    this.stats.dropped += events;
+    this.#byKind[kind].dropped += events;
   }
 }
 

@@ -2,6 +2,7 @@ import { closeSync, fsync, fsyncSync, ftruncateSync, openSync, rmSync, writeSync
 import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 
+import type { EventKind } from '../../queues/events.ts';
 import { readRecords, type SpoolRecord } from './record.ts';
 
 const fsyncFile = promisify(fsync);
@@ -15,8 +16,8 @@ export class Segment {
   /** The producer that accepted the events. */
   readonly producerId: string;
   bytes: number;
-  /** Records written; unknown (0) of an adopted one. */
-  records = 0;
+  /** Records written, by kind; unknown of an adopted one. */
+  readonly written = new Map<EventKind, number>();
   /** Events whose only copy is here; the account of the producer calls them spooled. */
   unsent = 0;
   /** Events that are in memory too, on their way to the queue (durability `sync`). */
@@ -65,7 +66,7 @@ export class Segment {
    *
    * @throws whatever the file system does
    */
-  append(text: string, records: number): void {
+  append(text: string, kinds: Iterable<EventKind>): void {
     const fd = this.#fd as number;
     const data = Buffer.from(text);
     try {
@@ -78,7 +79,7 @@ export class Segment {
       throw error;
     }
     this.bytes += data.length;
-    this.records += records;
+    for (const kind of kinds) this.written.set(kind, (this.written.get(kind) ?? 0) + 1);
   }
 
   /** No more is written. The file stays open until it was fsynced. */

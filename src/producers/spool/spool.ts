@@ -67,7 +67,10 @@ export class Spool {
     try {
       const segment = this.#segment();
       const before = segment.bytes;
-      segment.append(text, events.length);
+      segment.append(
+        text,
+        events.map(({ record }) => record.kind),
+      );
       this.bytes += segment.bytes - before;
       this.#mark(segment);
       if (segment.bytes >= this.#segmentBytes) this.seal();
