@@ -57,12 +57,14 @@ describeBackends('dead letters', (locate) => {
 
   const annals = (...args: string[]) =>
     run(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', ...args], {
+      timeoutMs: 60_000,
       env: {
         DATABASE_URL: db.url,
         REDIS_URL: location.kind === 'redis' ? location.url : undefined,
         ANNALS_QUEUE_BACKEND: location.kind,
         ANNALS_QUEUE_PREFIX: location.prefix,
         ANNALS_DATA_DIR: join(folder, 'data'),
+        ANNALS_SPOOL_DIR: join(folder, 'spool'),
         ANNALS_LOG_LEVEL: 'info',
       },
     });
@@ -83,60 +85,63 @@ describeBackends('dead letters', (locate) => {
     return letters;
   }
 
-  it('come back exactly once when the cause is mended, however often they are retried', async () => {
-    const producer = testProducer(location, { env: { ANNALS_PACK_MAX_WAIT_MS: '50' } });
-    const lost = [0, 1, 2].map((n) => ({ ...sample('memory-access', n), memoryId: 'late' }));
-    for (const event of [...lost, sample('memory-access', 9)]) {
-      producer.emit('memory-access', event as never);
-    }
-    await producer.close();
-    await drained(queues);
+  it(
+    'come back exactly once when the cause is mended, however often they are retried',
+    { timeout: 120_000 },
+    async () => {
+      const producer = testProducer(location, { env: { ANNALS_PACK_MAX_WAIT_MS: '50' } });
+      const lost = [0, 1, 2].map((n) => ({ ...sample('memory-access', n), memoryId: 'late' }));
+      for (const event of [...lost, sample('memory-access', 9)]) {
+        producer.emit('memory-access', event as never);
+      }
+      await producer.close();
+      await drained(queues);
 
-    expect(logged.map((line) => JSON.parse(line).msg)).toEqual([
-      'not stored yet; tried again later',
-      'dead letter after 2 attempts',
-    ]);
+      await expect
+        .poll(() => logged.map((line) => JSON.parse(line).msg), { timeout: 20_000 })
+        .toEqual(['not stored yet; tried again later', 'dead letter after 2 attempts']);
 
-    const listed = await letters('list');
-    expect(listed).toMatchObject({ code: 0 });
-    expect(listed.stdout).toMatch(/memory-access\/\d+ {2}3 events {2}2 attempts {2}\d{4}-/);
-    expect(listed.stdout).toContain('memoryId: unknown id "late"');
-    const shown = await letters('show', '--json', '--reason', 'UNKNOWN ID "late"');
-    const [one] = shown.stdout
-      .trim()
-      .split('\n')
-      .map((line) => JSON.parse(line));
-    expect(one).toMatchObject({ kind: 'memory-access', attempts: 2, eventCount: 3 });
-    expect(one.events).toEqual(
-      lost.map((event) => ({ event, reason: 'memoryId: unknown id "late"' })),
-    );
+      const listed = await letters('list');
+      expect(listed).toMatchObject({ code: 0 });
+      expect(listed.stdout).toMatch(/memory-access\/\d+ {2}3 events {2}2 attempts {2}\d{4}-/);
+      expect(listed.stdout).toContain('memoryId: unknown id "late"');
+      const shown = await letters('show', '--json', '--reason', 'UNKNOWN ID "late"');
+      const [one] = shown.stdout
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line));
+      expect(one).toMatchObject({ kind: 'memory-access', attempts: 2, eventCount: 3 });
+      expect(one.events).toEqual(
+        lost.map((event) => ({ event, reason: 'memoryId: unknown id "late"' })),
+      );
 
-    await db.sql(
-      `INSERT INTO "InteractionMemory" ("id", "userId", "agentId", "type", "content", "importance", "updatedAt")
-       VALUES ('late', 'user', 'agent', 'fact', '{}', 0.5, now())`,
-    );
-    const both = await Promise.all([letters('retry', '--json'), letters('retry', '--json')]);
-    expect(both.map(({ code }) => code)).toEqual([0, 0]);
-    const retried = both.map(({ stdout }) => JSON.parse(stdout).retried as number);
-    expect(retried[0]! + retried[1]!).toBe(1);
-    await drained(queues);
-    const again = await letters('retry', '--id', one.id);
-    expect(again).toMatchObject({ code: 0, stderr: '' });
-    expect(again.stdout).toContain('There are no such dead letters.');
-
-    // Delivered once more from where a producer kept them, they change nothing either.
-    await put('memory-access', lost);
-    expect(
       await db.sql(
-        `SELECT "accessCount" AS counted, (SELECT count(*)::int FROM "MemoryAccess" WHERE "memoryId" = 'late') AS stored
-         FROM "InteractionMemory" WHERE "id" = 'late'`,
-      ),
-    ).toEqual([{ counted: 3, stored: 3 }]);
-    const entries = (await readLedger(db.prisma)).filter(({ kind }) => kind === 'memory-access');
-    expect(entries.reduce((sum, { committed }) => sum + committed, 0)).toBe(4);
-  });
+        `INSERT INTO "InteractionMemory" ("id", "userId", "agentId", "type", "content", "importance", "updatedAt")
+       VALUES ('late', 'user', 'agent', 'fact', '{}', 0.5, now())`,
+      );
+      const both = await Promise.all([letters('retry', '--json'), letters('retry', '--json')]);
+      expect(both.map(({ code }) => code)).toEqual([0, 0]);
+      const retried = both.map(({ stdout }) => JSON.parse(stdout).retried as number);
+      expect(retried[0]! + retried[1]!).toBe(1);
+      await drained(queues);
+      const again = await letters('retry', '--id', one.id);
+      expect(again).toMatchObject({ code: 0, stderr: '' });
+      expect(again.stdout).toContain('There are no such dead letters.');
 
-  it('are exported, mended, emitted again and discarded', async () => {
+      // Delivered once more from where a producer kept them, they change nothing either.
+      await put('memory-access', lost);
+      expect(
+        await db.sql(
+          `SELECT "accessCount" AS counted, (SELECT count(*)::int FROM "MemoryAccess" WHERE "memoryId" = 'late') AS stored
+         FROM "InteractionMemory" WHERE "id" = 'late'`,
+        ),
+      ).toEqual([{ counted: 3, stored: 3 }]);
+      const entries = (await readLedger(db.prisma)).filter(({ kind }) => kind === 'memory-access');
+      expect(entries.reduce((sum, { committed }) => sum + committed, 0)).toBe(4);
+    },
+  );
+
+  it('are exported, mended, emitted again and discarded', { timeout: 120_000 }, async () => {
     const wrong = { ...sample('metrics', 1), metricValue: 'high' };
     const producer = { id: '7c1b0d6e-5a57-4c55-9d7e-0f6f7f0c1d2a', accepted: 3, dropped: 0 };
     await put('metrics', [wrong, ['no event'], { ...sample('metrics', 2), kind: 'x' }], {

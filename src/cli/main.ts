@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 
 import { Command, CommanderError } from 'commander';
 
+import { addAudit } from './audit.ts';
 import { addBackfill } from './backfill.ts';
 import { addDeadLetters } from './deadLetters.ts';
 import { addEmit } from './emit.ts';
@@ -32,6 +33,7 @@ Examples:
   $ annals emit events.ndjson                  send events from a file
   $ annals replay airline-gpt-4o.ndjson        store recorded conversations
   $ annals dead-letters list                   see what could not be stored, and why
+  $ annals audit                               see what became of all events
   $ annals migrate --status                    see whether the database is up to date
   $ annals backfill start                      fill in the enhanced columns of existing rows
   $ annals exec psql                           look into the database, embedded or not
@@ -42,7 +44,16 @@ its data in .annals/. DATABASE_URL and REDIS_URL name servers of your own.
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
   );
 
-const COMMANDS = [addWorker, addMigrate, addBackfill, addEmit, addReplay, addDeadLetters, addExec];
+const COMMANDS = [
+  addWorker,
+  addMigrate,
+  addBackfill,
+  addEmit,
+  addReplay,
+  addDeadLetters,
+  addAudit,
+  addExec,
+];
 for (const add of COMMANDS) add(program);
 
 // Whoever read our output may have had enough of it (`annals … | head`); the work goes on.

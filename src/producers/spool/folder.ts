@@ -201,6 +201,18 @@ function segmentsIn(folder: string, producerId: string): Segment[] {
     });
 }
 
+/** The files of all producers to the same queues, for whoever only wants to look at them. */
+export function spoolFiles(root: string): { path: string; producerId: string }[] {
+  return namesIn(root).flatMap((name) => {
+    const [, producerId] = FOLDER.exec(name) ?? [];
+    if (producerId === undefined) return [];
+    return namesIn(join(root, name))
+      .filter((file) => SEGMENT.test(file))
+      .toSorted()
+      .map((file) => ({ path: join(root, name, file), producerId }));
+  });
+}
+
 function namesIn(folder: string): string[] {
   try {
     return readdirSync(folder);
