@@ -75,6 +75,8 @@ function below(step: string, { path, reason }: JsonFault): JsonFault {
 /** Levels of a job's data at most; beyond it `JSON.stringify` runs out of stack sooner or later. */
 const MAX_READABLE_DEPTH = 1000;
 
+const [QUOTE, OPEN_ARRAY, CLOSE_ARRAY, OPEN_OBJECT, CLOSE_OBJECT] = [0x22, 0x5b, 0x5d, 0x7b, 0x7d];
+
 /**
  * Replaces whatever lies deeper than 1,000 levels in JSON text by a string that holds its text, so
  * that what is parsed can be walked and written again. Text that is no JSON stays none.
@@ -87,11 +89,11 @@ export function flattenJson(text: string, maxDepth = MAX_READABLE_DEPTH): string
   let depth = 0;
   let start = 0;
   for (let at = 0; at < text.length; at++) {
-    const char = text[at];
-    if (char === '"') at = endOfString(text, at);
-    else if (char === '[' || char === '{') {
+    const code = text.charCodeAt(at); // text[at] would make a string of each character
+    if (code === QUOTE) at = endOfString(text, at);
+    else if (code === OPEN_ARRAY || code === OPEN_OBJECT) {
       if (depth++ === maxDepth) start = at;
-    } else if ((char === ']' || char === '}') && --depth === maxDepth) {
+    } else if ((code === CLOSE_ARRAY || code === CLOSE_OBJECT) && --depth === maxDepth) {
       flat += text.slice(done, start) + JSON.stringify(text.slice(start, at + 1));
       done = at + 1;
     }

@@ -61,7 +61,9 @@ describe('loadConfig', () => {
 
   test('takes no schema of PostgreSQL but public', () => {
     const url = 'postgresql://me:hunter2@host/db?schema=';
-    expect(faultsOf({ DATABASE_URL: `${url}mine` })).toMatch(/DATABASE_URL: .*no schema but public/);
+    expect(faultsOf({ DATABASE_URL: `${url}mine` })).toMatch(
+      /DATABASE_URL: .*no schema but public/,
+    );
     expect(loadConfig({ DATABASE_URL: `${url}public` }).DATABASE_URL).toBe(`${url}public`);
   });
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
-import { canonicalJson, checkJson, sha256Hex, toStorable } from '../src/json.ts';
+import { canonicalJson, checkJson, flattenJson, sha256Hex, toStorable } from '../src/json.ts';
 
 const json = fc.jsonValue({ stringUnit: 'binary' });
 
@@ -130,5 +130,30 @@ describe('toStorable', () => {
         expect(toStorable(clean).replaced).toBe(0);
       }),
     );
+  });
+});
+
+describe('flattenJson', () => {
+  test('leaves what is no deeper as it is, and text that is no JSON as well', () => {
+    fc.assert(
+      fc.property(json, (value) => flattenJson(JSON.stringify(value)) === JSON.stringify(value)),
+    );
+    for (const text of ['', '"', ']]', '[', '{"a\\', 'null x'])
+      expect(flattenJson(text)).toBe(text);
+  });
+
+  test('keeps what is deeper as its text', () => {
+    const deep = String.raw`[1,{"a":["]\"",{"b":2}]},[[3]]]`;
+    expect(JSON.parse(flattenJson(deep, 2))).toEqual([
+      1,
+      { a: String.raw`["]\"",{"b":2}]` },
+      ['[3]'],
+    ]);
+  });
+
+  test('makes what can be written again of what cannot', () => {
+    const text = `{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}`;
+    expect(() => JSON.stringify(JSON.parse(text))).toThrow(RangeError);
+    expect(JSON.stringify(JSON.parse(flattenJson(text))).length).toBe(text.length + 2);
   });
 });

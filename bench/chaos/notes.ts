@@ -13,10 +13,7 @@ export interface Life {
 export const MEMORIES = 50;
 
 /** The n-th event of a life. Its id tells which one it is. */
-export function chaosEvent(
-  life: Life,
-  n: number,
-): { kind: EventKind; event: EventInput } {
+export function chaosEvent(life: Life, n: number): { kind: EventKind; event: EventInput } {
   const kind = EVENT_KINDS[n % EVENT_KINDS.length] as EventKind;
   const id = eventId(life, n);
   const note = 'x'.repeat(800); // so that a small spool is full within seconds

@@ -30,11 +30,17 @@ await new Command('fuzz')
         const places: QueueLocation[] = [{ kind: 'postgres', url: databaseUrl, prefix: 'fuzz' }];
         if (queue.kind === 'redis') places.unshift(queue);
         const done: Record<string, FuzzReport> = {};
-        for (const place of places) {
+        for (const [index, place] of places.entries()) {
           const onProgress = (count: number) => {
             if (count % 10_000 === 0) console.log(`${place.kind}: ${count} payloads`);
           };
-          done[place.kind] = await fuzz({ databaseUrl, queue: place, payloads, seed, onProgress });
+          done[place.kind] = await fuzz({
+            databaseUrl,
+            queue: place,
+            payloads,
+            seed: seed + index,
+            onProgress,
+          });
         }
         return done;
       });

@@ -363,10 +363,10 @@ const MEGABYTE = 1024 * 1024;
 const HUGE: Shape[] = [
   ['10 MB in an event', (context) => withText(context, JSON.stringify('x'.repeat(10 * MEGABYTE)))],
   [
-    '10 MB of events',
+    '20,000 events',
     ({ kind, dice }) => {
       const one = rightEvent(kind, dice);
-      return { v: 1, events: Array.from({ length: 40_000 }, () => ({ ...one, id: uuid(dice) })) };
+      return { v: 1, events: Array.from({ length: 20_000 }, () => ({ ...one, id: uuid(dice) })) };
     },
   ],
   ['10 MB of nothing', () => `{"v":1,"events":[${'null,'.repeat(2 * MEGABYTE)}null]}`],

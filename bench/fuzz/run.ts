@@ -14,6 +14,7 @@ import {
   type QueueLocation,
 } from '../../src/queues/backend.ts';
 import { EVENT_KINDS, type EventKind } from '../../src/queues/events.ts';
+import { isOutage } from '../../src/outage.ts';
 import { makePayload, PARENTS, type Payload } from './payloads.ts';
 
 /** What `--report` writes. */
@@ -42,7 +43,7 @@ export interface FuzzOptions {
 }
 
 /** Payloads that are on the queues at once. */
-const ROUND = 500;
+const ROUND = 2500;
 
 /** Milliseconds in which a round is worked off, if no worker chokes on it. */
 const ROUND_MS = 120_000;
@@ -76,11 +77,14 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
       const round = numbers.map((n) => ({ n, id: `fuzz-${n}`, ...makePayload(seed, n) }));
       // While they are paused nobody takes a job before its bytes are what they shall be.
       await Promise.all(EVENT_KINDS.map((kind) => queues[kind].put.pause()));
-      const put = await Promise.all(
-        round.map(async (each) => {
-          const isIn = await putOne(queues[each.kind].put, each, location, redis);
-          if (!isIn) report.refusedByQueue++;
-          return isIn;
+      const taken = new Set<number>();
+      await Promise.all(
+        EVENT_KINDS.map(async (kind) => {
+          for (const each of round) {
+            if (each.kind !== kind) continue;
+            if (await putOne(queues[kind].put, each, location, redis)) taken.add(each.n);
+            else report.refusedByQueue++;
+          }
         }),
       );
       await Promise.all(EVENT_KINDS.map((kind) => queues[kind].put.resume()));
@@ -89,7 +93,7 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
         worker,
       );
       for (const kind of EVENT_KINDS) {
-        const ofKind = round.filter((each, index) => put[index] && each.kind === kind);
+        const ofKind = round.filter((each) => taken.has(each.n) && each.kind === kind);
         await account(pool, queues[kind].look, ofKind, report);
         await queues[kind].look.clean(0, 0, 'failed');
       }
@@ -97,6 +101,7 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
     }
   } finally {
     redis?.disconnect();
+    worker.removeAllListeners('exit'); // from here on it is meant to
     if (worker.connected) worker.disconnect();
     else worker.kill('SIGKILL');
     await Promise.all(
@@ -123,7 +128,6 @@ async function startWorker(databaseUrl: string, location: QueueLocation): Promis
         ...process.env,
         DATABASE_URL: databaseUrl,
         ANNALS_JOB_ATTEMPTS: '1',
-        ANNALS_JOB_LOCK_MS: '5000',
         ANNALS_LOG_LEVEL: process.env['ANNALS_LOG_LEVEL'] ?? 'fatal',
       },
     },
@@ -152,20 +156,22 @@ async function putOne(
       await redis.hset(`${prefix}:${kind}:${id}`, 'data', data);
     return true;
   } catch (error) {
-    if (redis) throw error;
+    if (redis || isOutage(error)) throw error;
     return false;
   }
 }
 
 async function workedOff(queues: EventQueue[], worker: ChildProcess): Promise<void> {
   const giveUpAt = Date.now() + ROUND_MS;
-  const states = ['waiting', 'active', 'delayed', 'prioritized'] as const;
   while (worker.exitCode === null && worker.signalCode === null && Date.now() < giveUpAt) {
-    const counts = await Promise.all(queues.map((queue) => queue.getJobCounts(...states)));
+    const counts = await Promise.all(queues.map((queue) => queue.getJobCounts(...OPEN)));
     if (counts.flatMap((each) => Object.values(each)).every((count) => count === 0)) return;
     await sleep(50);
   }
 }
+
+/** The states of a job that is neither done nor a dead letter. */
+const OPEN = ['waiting', 'active', 'delayed', 'prioritized'] as const;
 
 const TABLES: Record<EventKind, string[]> = {
   'memory-access': ['MemoryAccess'],
@@ -182,9 +188,8 @@ async function account(
   report: FuzzReport,
 ): Promise<void> {
   const failed = new Map((await queue.getFailed()).map((job) => [job.id, job]));
-  const open = new Set(
-    (await queue.getJobs(['waiting', 'active', 'delayed', 'prioritized'])).map((job) => job.id),
-  );
+  // By their numbers only: what is on the queue still may be unreadable.
+  const open = new Set(await queue.getRanges([...OPEN], 0, -1));
   const eventsOf = new Map(round.map((each) => [each.id, parseEvents(each.data)]));
   const ids = [...eventsOf.values()]
     .flatMap((events) => events.map(idOf))
@@ -237,19 +242,19 @@ function idOf(event: unknown): string | undefined {
 async function seedParents(pool: pg.Pool): Promise<void> {
   const { agentId, memoryId, sessionId, stateId } = PARENTS;
   await pool.query(
-    `INSERT INTO "AI_Agent" ("id", "userId", "name", "capabilities", "configuration", "updatedAt") VALUES ($1, 'user', 'Agent', '[]', '{}', now())`,
+    `INSERT INTO "AI_Agent" ("id", "userId", "name", "capabilities", "configuration", "updatedAt") VALUES ($1, 'user', 'Agent', '[]', '{}', now()) ON CONFLICT DO NOTHING`,
     [agentId],
   );
   await pool.query(
-    `INSERT INTO "AgentSession" ("id", "sessionId", "status", "updatedAt") VALUES ($1, $1, 'active', now())`,
+    `INSERT INTO "AgentSession" ("id", "sessionId", "status", "updatedAt") VALUES ($1, $1, 'active', now()) ON CONFLICT DO NOTHING`,
     [sessionId],
   );
   await pool.query(
-    `INSERT INTO "ModuleState" ("id", "moduleId", "state", "version", "updatedAt") VALUES ($1, 'module', '{}', '1', now())`,
+    `INSERT INTO "ModuleState" ("id", "moduleId", "state", "version", "updatedAt") VALUES ($1, 'module', '{}', '1', now()) ON CONFLICT DO NOTHING`,
     [stateId],
   );
   await pool.query(
-    `INSERT INTO "InteractionMemory" ("id", "userId", "agentId", "type", "content", "importance", "updatedAt") VALUES ($1, 'user', $2, 'fact', '{}', 0.5, now())`,
+    `INSERT INTO "InteractionMemory" ("id", "userId", "agentId", "type", "content", "importance", "updatedAt") VALUES ($1, 'user', $2, 'fact', '{}', 0.5, now()) ON CONFLICT DO NOTHING`,
     [memoryId, agentId],
   );
 }

@@ -8,8 +8,9 @@ export function addWorker(program: Command): void {
     .addHelpText(
       'after',
       `
-Run as many as you like, anywhere. Told to stop, it finishes what it holds within
-ANNALS_SHUTDOWN_DEADLINE_MS and exits with 0; a second signal ends it at once, which loses nothing.
+Run as many as you like, anywhere. Servers that are away are waited for. Told to stop, it finishes
+what it holds within ANNALS_SHUTDOWN_DEADLINE_MS and exits with 0; a second signal ends it at once
+(130, 143), which loses nothing.
 
 Examples:
   $ annals worker

@@ -25,17 +25,21 @@ export class SteadyWorker<Data, Result> extends Worker<Data, Result> {
   /**
    * A job whose text is not JSON would be handed out, found to be unreadable, given back when its
    * lock has expired, and handed out again for ever. What cannot be read is data of a kind too.
+   *
+   * How long finished jobs are kept is the catalogue's to say: `removeOnFail` of a foreign job
+   * would remove the only copy of its dead letter.
    */
   protected override createJob(
     ...[json, jobId]: Parameters<Worker<Data, Result>['createJob']>
   ): Job<Data, Result> {
+    const { removeOnComplete: _, removeOnFail: __, ...opts } = json.opts;
     const data = flattenJson(json.data);
     try {
-      const job = super.createJob({ ...json, data }, jobId);
+      const job = super.createJob({ ...json, opts, data }, jobId);
       if (data !== json.data) this.#mended.set(job, undefined);
       return job;
     } catch (error) {
-      const job = super.createJob({ ...json, data: JSON.stringify(json.data) }, jobId);
+      const job = super.createJob({ ...json, opts, data: JSON.stringify(json.data) }, jobId);
       this.#mended.set(job, `the job's data is not JSON: ${(error as Error).message}`);
       return job;
     }

@@ -36,10 +36,6 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
     // letter. What does is decided below, and said with an UnrecoverableError.
     job.opts.attempts = UNLIMITED;
     job.opts.backoff = { type: 'exponential', delay: QUEUES[kind].backoffMs };
-    // How long finished jobs are kept is the catalogue's to say: `removeOnFail` of a foreign job
-    // would remove the only copy of its dead letter.
-    delete job.opts.removeOnFail;
-    delete job.opts.removeOnComplete;
     const { valid, refused, producer } = openOrFail(kind, job);
     let remainders: Remainder[];
     try {
@@ -82,7 +78,17 @@ function remainderOf(event: unknown, verdict: Verdict): Remainder[] {
   }
 }
 
+/**
+ * Events in a job at most, twice what a producer may be told to pack. Checking millions at once
+ * would keep the process from renewing the locks of all its jobs, and the job would never end.
+ */
+const MAX_EVENTS = 20_000;
+
 function openOrFail(kind: EventKind, job: EventJob) {
+  const count = (job.data as Partial<Envelope> | null)?.events?.length ?? 0;
+  if (count > MAX_EVENTS) {
+    throw new UnrecoverableError(`events: ${count} in one job, at most ${MAX_EVENTS} are allowed`);
+  }
   try {
     return openEnvelope(kind, job.data);
   } catch (error) {
