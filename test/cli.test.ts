@@ -79,6 +79,14 @@ describe('annals', () => {
       ['Examples:', '--strict'],
     ],
     [
+      ['dead-letters', 'discard', '--help'],
+      ['Examples:', '--yes', '--since'],
+    ],
+    [
+      ['audit', '--help'],
+      ['Examples:', '--wait'],
+    ],
+    [
       ['replay', '--help'],
       ['Examples:', '--report'],
     ],

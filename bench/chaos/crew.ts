@@ -10,8 +10,11 @@ import type { ProducerMessage, ProducerTask } from './producer.ts';
 
 const PRODUCERS = 3;
 const WORKERS = 2;
-/** Events a second of each producer: this is about faults, not about load. */
-const RATE = 100;
+/**
+ * Events a second of each producer: this is about faults, not about load. At such rates nearly
+ * every event is a job of its own, of which PostgreSQL takes far fewer.
+ */
+const RATES = { redis: 100, postgres: 25 } as const;
 
 /** A process that is started again whenever it is killed. */
 class Member {
@@ -110,7 +113,7 @@ export class Crew {
 
   #startProducer(life: Life): ChildProcess {
     const { queue, folder } = this.#ground;
-    const task: ProducerTask = { ...life, queue, folder, rate: RATE };
+    const task: ProducerTask = { ...life, queue, folder, rate: RATES[queue.kind] };
     const child = this.#start(`producer-${life.producer}`, 'producer.ts', task);
     let refused = 0;
     child.on('message', (message: ProducerMessage) => {

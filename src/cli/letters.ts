@@ -20,6 +20,28 @@ export async function* lettersIn(
   }
 }
 
+/** Dead letters that are dealt with at once; each may hold a megabyte. */
+const GROUP = 16;
+
+/** Reads them in groups, since one after the other means waiting for the queue all the time. */
+export async function* groupsIn(
+  environment: Environment,
+  queues: EventQueues,
+  read: ReadOptions,
+): AsyncGenerator<DeadLetter[]> {
+  let group: DeadLetter[] = [];
+  for await (const letter of lettersIn(environment, queues, read)) {
+    if (group.push(letter) < GROUP) continue;
+    yield group;
+    group = [];
+  }
+  if (group.length > 0) yield group;
+}
+
+/** Events that dead letters hold together. */
+export const eventsIn = (letters: readonly DeadLetter[]) =>
+  letters.reduce((sum, { events }) => sum + events.length, 0);
+
 /** @example amount(1, 3) // '1 dead letter (3 events)' */
 export function amount(letters: number, events: number): string {
   const some = (count: number, what: string) =>

@@ -26,13 +26,15 @@ export async function discardDeadLetters(
   await countDiscards(prisma, discards);
   const kept: Discard[] = [];
   const gone: DeadLetter[] = [];
-  for (const discard of discards) {
-    const queue = queues[discard.kind];
-    const state = await queue.getJobState(discard.jobId);
-    if (state === 'failed' && (await queue.remove(discard.jobId)) === 1) {
-      gone.push(discard.letter);
-    } else if (state !== 'unknown') kept.push(discard);
-  }
+  await Promise.all(
+    discards.map(async (discard) => {
+      const queue = queues[discard.kind];
+      const state = await queue.getJobState(discard.jobId);
+      if (state === 'failed' && (await queue.remove(discard.jobId)) === 1) {
+        gone.push(discard.letter);
+      } else if (state !== 'unknown') kept.push(discard);
+    }),
+  );
   if (kept.length > 0) await uncountDiscards(prisma, kept);
   return gone;
 }

@@ -7,7 +7,9 @@ import { inEnvironment } from '../environment.ts';
 import { parseFilter } from '../filter.ts';
 import {
   amount,
+  eventsIn,
   fitting,
+  groupsIn,
   heading,
   lettersIn,
   NONE,
@@ -63,11 +65,12 @@ export async function retry(options: DeadLetterOptions): Promise<void> {
     const queues = await openEventQueues(environment.queue, environment.closer);
     const counter = createCounter('dead letters retried');
     const done = { retried: 0, events: 0 };
-    for await (const letter of lettersIn(environment, queues, read)) {
-      if (!(await retryDeadLetter(letter))) continue; // somebody else was faster
-      done.retried++;
-      done.events += letter.events.length;
-      counter.add(1);
+    for await (const group of groupsIn(environment, queues, read)) {
+      const isRetried = await Promise.all(group.map(retryDeadLetter));
+      const retried = group.filter((_, index) => isRetried[index]); // the others somebody else did
+      done.retried += retried.length;
+      done.events += eventsIn(retried);
+      counter.add(retried.length);
     }
     counter.end();
     environment.result(

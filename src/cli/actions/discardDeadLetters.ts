@@ -1,7 +1,7 @@
-import { createInterface } from 'node:readline/promises';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
 
 import { createPrismaClient } from '../../database/client.ts';
-import type { DeadLetter } from '../../deadLetters/deadLetter.ts';
 import { discardDeadLetters as discard } from '../../deadLetters/discard.ts';
 import type { ReadOptions } from '../../deadLetters/read.ts';
 import { UsageError } from '../../errors.ts';
@@ -10,11 +10,8 @@ import { createCounter } from '../counter.ts';
 import type { DeadLetterOptions } from '../deadLetters.ts';
 import { inEnvironment, type Environment } from '../environment.ts';
 import { parseFilter } from '../filter.ts';
-import { amount, lettersIn, NONE } from '../letters.ts';
+import { amount, eventsIn, groupsIn, lettersIn, NONE } from '../letters.ts';
 import { ensureSchema } from '../schema.ts';
-
-/** Dead letters that are discarded together; each may hold a megabyte. */
-const TOGETHER = 16;
 
 export async function discardDeadLetters(
   options: DeadLetterOptions & { yes?: boolean },
@@ -38,18 +35,12 @@ export async function discardDeadLetters(
     }
 
     const counter = createCounter('dead letters discarded');
-    let letters: DeadLetter[] = [];
-    const discardThese = async () => {
-      const gone = await discard(prisma, queues, letters);
-      letters = [];
+    for await (const group of groupsIn(environment, queues, read)) {
+      const gone = await discard(prisma, queues, group);
       done.discarded += gone.length;
-      done.events += countEvents(gone);
+      done.events += eventsIn(gone);
       counter.add(gone.length);
-    };
-    for await (const letter of lettersIn(environment, queues, read)) {
-      if (letters.push(letter) === TOGETHER) await discardThese();
     }
-    if (letters.length > 0) await discardThese();
     counter.end();
     result(done, done.discarded === 0 ? NONE : `Discarded ${amount(done.discarded, done.events)}.`);
     return 0;
@@ -67,17 +58,14 @@ async function isConfirmed(
     found.events += letter.events.length;
   }
   if (found.letters === 0) return true; // there is nothing to ask about
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    const answer = await terminal.question(
-      `Discard ${amount(found.letters, found.events)} for good? They are stored nowhere else. [y/N] `,
-      { signal: environment.stopping },
-    );
-    return /^y(es)?$/i.test(answer.trim());
-  } finally {
-    terminal.close();
-  }
+  process.stderr.write(
+    `Discard ${amount(found.letters, found.events)} for good? They are stored nowhere else. [y/N] `,
+  );
+  // Not as a terminal, which would take Ctrl-C away from the environment.
+  const lines = createInterface({ input: process.stdin, terminal: false });
+  environment.stopping.addEventListener('abort', () => lines.close(), { once: true });
+  const [answer = ''] = await Promise.race([once(lines, 'line'), once(lines, 'close')]);
+  lines.close();
+  environment.stopping.throwIfAborted();
+  return /^y(es)?$/i.test((answer as string).trim());
 }
-
-const countEvents = (letters: readonly DeadLetter[]) =>
-  letters.reduce((sum, { events }) => sum + events.length, 0);
