@@ -18,7 +18,7 @@ describeBackends('random and mutated payloads', (locate) => {
 
   it(
     'end as rows or as dead letters with a reason, and no worker dies',
-    { timeout: 240_000 },
+    { timeout: 600_000 },
     async () => {
       const report = await fuzz({ databaseUrl: db.url, queue, payloads: 2000, seed: 1 });
       expect(report).toMatchObject({ ok: true, workersDied: 0, lost: [] });

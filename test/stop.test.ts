@@ -1,4 +1,4 @@
-import type { ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -67,6 +67,28 @@ async function exitOf(child: ChildProcess): Promise<number | null> {
   return code;
 }
 
+/** Sends SIGTERM; `tookMs` is how long it took to end. */
+async function stopTime({
+  child,
+  exited,
+}: {
+  child: ChildProcess;
+  exited: Promise<number | null>;
+}) {
+  const stoppedAt = performance.now();
+  child.kill('SIGTERM');
+  return { code: await exited, tookMs: performance.now() - stoppedAt };
+}
+
+/** A process that takes exactly the deadline to stop, as far as this machine's load lets anything. */
+async function startClock() {
+  const program = `process.on('SIGTERM', () => setTimeout(() => process.exit(0), ${DEADLINE_MS}));
+    setTimeout(() => {}, 600000); console.log('ready');`;
+  const child = spawn(process.execPath, ['-e', program]);
+  await once(child.stdout, 'data');
+  return { child, exited: exitOf(child) };
+}
+
 async function says(worker: { output: string; child: ChildProcess }, text: string | RegExp) {
   while (!(typeof text === 'string' ? worker.output.includes(text) : text.test(worker.output))) {
     if (worker.child.exitCode !== null) throw new Error(`it ended: ${worker.output}`);
@@ -132,7 +154,7 @@ describeRedis('SIGTERM to a worker', () => {
 
   it(
     'ends it within its deadline and a second, whatever is up, down or hung',
-    { timeout: 180_000 },
+    { timeout: 300_000 },
     async () => {
       const workers = [];
       for (const { postgres, queue } of places) {
@@ -163,16 +185,17 @@ describeRedis('SIGTERM to a worker', () => {
       );
       await Promise.all(STATES.map((state) => bring(redises[state], state)));
 
-      const ends = await Promise.all(
-        workers.map(async ({ child, exited }, index) => {
-          const stoppedAt = performance.now();
-          child.kill('SIGTERM');
-          const code = await exited;
-          return { place: places[index]!.name, code, tookMs: performance.now() - stoppedAt };
-        }),
-      );
-      expect(ends.filter(({ tookMs }) => tookMs > DEADLINE_MS + 1000)).toEqual([]);
-      expect(ends.filter(({ code }) => code !== 0)).toEqual([]);
+      // Few at a time: that they share two cores is not what is measured.
+      for (let first = 0; first < workers.length; first += 3) {
+        const wave = workers.slice(first, first + 3);
+        const allowedMs = stopTime(await startClock()).then(({ tookMs }) => tookMs + 1000);
+        const ends = await Promise.all(wave.map(stopTime));
+        for (const [index, { code, tookMs }] of ends.entries()) {
+          // 1 is the code of a worker that had to be ended at its deadline and a second.
+          expect(code, places[first + index]!.name).toBe(0);
+          expect(tookMs, places[first + index]!.name).toBeLessThan(await allowedMs);
+        }
+      }
 
       for (const state of STATES) {
         await Promise.all([restore(databases[state], state), restore(redises[state], state)]);

@@ -46,7 +46,7 @@ export interface FuzzOptions {
 const ROUND = 2500;
 
 /** Milliseconds in which a round is worked off, if no worker chokes on it. */
-const ROUND_MS = 120_000;
+const ROUND_MS = 300_000;
 
 /** Puts whatever a seed yields on the queues, and looks what became of each of it. */
 export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
