@@ -222,6 +222,25 @@ describe('what a dead producer left', () => {
     await queues.close();
   });
 
+  it('does not include what somebody removed', async () => {
+    let isAway = true;
+    const producer = open(location, {
+      queue: async () => {
+        if (isAway) throw new Error('away');
+        return location;
+      },
+    });
+    emit(producer, 0, 100);
+    await producer.flush();
+    rmSync(spool, { recursive: true });
+    isAway = false;
+    await reaches(producer, ({ spooled }) => spooled === 0);
+    emit(producer, 100, 150);
+    await producer.close();
+    expect(producer.stats()).toMatchObject({ accepted: 150, delivered: 50, dropped: 100 });
+    expect(await queuedIds(location)).toEqual(ids(100, 150));
+  });
+
   it.each([
     ['exit', 0],
     ['throw', 1],

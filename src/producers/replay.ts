@@ -131,9 +131,12 @@ export class Replay {
     try {
       found = await segment.read();
     } catch (error) {
-      onError(error);
-      this.#unreadable.add(segment);
-      return true;
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') {
+        onError(error);
+        this.#unreadable.add(segment);
+        return true;
+      }
+      found = { records: [], damaged: 1 }; // somebody has removed it
     }
     // All of it is sent now: what an earlier connection took of it no longer matters.
     segment.takenBy = undefined;

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import {
   chmodSync,
   closeSync,
+  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -67,9 +68,7 @@ export class SpoolFolder {
   /** Begins the next segment. Synchronous, since the process may be about to end. */
   createSegment(): Segment {
     this.#claim();
-    if (this.#last === 0) {
-      mkdirSync(this.#own, { recursive: true, mode: 0o700 });
-    }
+    mkdirSync(this.#own, { recursive: true, mode: 0o700 });
     this.#last++;
     const name = `${String(this.#last).padStart(8, '0')}.log`;
     return Segment.create(join(this.#own, name), this.#id);
@@ -140,7 +139,7 @@ export class SpoolFolder {
   }
 
   #named(): string[] {
-    return this.#last > 0 ? [this.#own, this.#root, dirname(this.#root)] : [];
+    return [this.#own, this.#root, dirname(this.#root)].filter((path) => existsSync(path));
   }
 
   #socketOf(owner: string): string {
@@ -149,7 +148,9 @@ export class SpoolFolder {
 
   /** Makes this producer known to be alive. A local socket is bound within `listen`. */
   #claim(): void {
-    if (this.#server) return;
+    // Whoever removes the whole folder removes the sign of life too.
+    if (this.#server && existsSync(this.#socketOf(this.#id))) return;
+    this.#server?.close();
     // Root's embedded servers run as another user, who must pass through the folder above.
     const mode = process.getuid?.() === 0 ? 0o711 : 0o700;
     mkdirSync(dirname(this.#root), { recursive: true, mode });

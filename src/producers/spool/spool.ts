@@ -33,7 +33,7 @@ export class Spool {
   #active: Segment | undefined;
   #dirty = new Set<Segment>();
   #isFolderDirty = false;
-  #syncing: Promise<void> = Promise.resolve();
+  #syncing: Promise<void> | undefined;
   #nextSync: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #restsUntil = 0;
@@ -99,13 +99,15 @@ export class Spool {
    * @throws {SpoolError} when the disk cannot say so
    */
   synced(): Promise<void> {
-    if (this.#dirty.size === 0 && !this.#isFolderDirty && !this.#nextSync) return this.#syncing;
+    const isClean = this.#dirty.size === 0 && !this.#isFolderDirty;
+    const underWay = this.#syncing ?? Promise.resolve();
+    if (isClean && !this.#nextSync) return underWay;
     // A round that is under way may have passed a file before the last write to it.
-    this.#nextSync ??= this.#syncing
+    this.#nextSync ??= underWay
       .catch(() => {})
       .then(() => {
         this.#nextSync = undefined;
-        this.#syncing = this.#sync();
+        this.#syncing = this.#sync().finally(() => (this.#syncing = undefined));
         return this.#syncing;
       });
     return this.#nextSync;
