@@ -1,5 +1,5 @@
 // A producer process for tests that kill it: its settings in the environment, its job as argument.
-import { writeSync } from 'node:fs';
+import { openSync, writeSync } from 'node:fs';
 import { setImmediate as breathe } from 'node:timers/promises';
 
 import { createProducer } from '../../src/producers/producer.ts';
@@ -9,15 +9,16 @@ import { sample } from './events.ts';
 export interface ProducerJob {
   queue: QueueLocation;
   /**
-   * `steady`: emits for ever and names the number of each event once `emit` has returned.
+   * `steady`: emits for ever, and writes the number of each event to `file` once `emit` has returned.
    * `flush`: emits, flushes, says so and stays. `exit`, `throw`: emits and ends in that way.
    * `measure`: emits in one go, then tells how long the calls took and what memory they needed.
    */
   mode: 'steady' | 'flush' | 'exit' | 'throw' | 'measure';
   events?: number;
+  file?: string;
 }
 
-const { queue, mode, events = Infinity } = JSON.parse(process.argv[2] ?? '') as ProducerJob;
+const { queue, mode, events = Infinity, file } = JSON.parse(process.argv[2] ?? '') as ProducerJob;
 const producer = createProducer({ queue });
 const emit = (n: number) => producer.emit('memory-access', sample('memory-access', n) as never);
 
@@ -33,15 +34,16 @@ if (mode === 'measure') {
   }
   microseconds.sort();
   const at = (share: number) => microseconds[Math.floor(events * share)];
-  const { stats } = { stats: producer.stats() };
-  console.log(JSON.stringify({ p50: at(0.5), p99: at(0.99), rssMiB: rss / 2 ** 20, stats }));
+  const [rssMiB, stats] = [rss / 2 ** 20, producer.stats()];
+  console.log(JSON.stringify({ p50: at(0.5), p99: at(0.99), rssMiB, stats }));
   process.exit();
 }
 
+const told = file === undefined ? undefined : openSync(file, 'w');
 for (let n = 0; n < events; n++) {
   emit(n);
-  if (mode === 'steady') {
-    writeSync(1, `${n}\n`);
+  if (told !== undefined) {
+    writeSync(told, `${n}\n`);
     if (n % 10 === 0) await breathe();
   }
 }
