@@ -21,6 +21,7 @@ export class DeadLetterError extends UnrecoverableError {
 
   constructor(message: string, causes: DeadLetterError['causes']) {
     super(message);
+    this.stack = message; // where it was thrown says nothing of the data that is at fault
     this.causes = causes;
   }
 }
