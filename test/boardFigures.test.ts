@@ -12,8 +12,6 @@ async function report(worker: string, ...batches: number[][]) {
     hooks.onBatch?.('metrics', {
       rows: lags.length,
       milliseconds: 100,
-      inserted: lags.length,
-      duplicates: 0,
       occurredAt: lags.map((seconds) => Date.now() - seconds * 1000),
     });
   }
@@ -28,8 +26,8 @@ it('tells what workers did between two moments, restarts and new ones included',
     report('c:1', [1, 1, 1, 1]), // is new: 4
   ]);
   const added = increase(figuresOf([a1, b1]), figuresOf([a2, b2, c2]));
-  expect(sum(added, METRIC.committed, { kind: 'metrics' })).toBe(7);
-  expect(sum(added, METRIC.committed, { kind: 'transition' })).toBe(0);
+  expect(sum(added, `${METRIC.lag}_count`, { kind: 'metrics' })).toBe(7);
+  expect(sum(added, `${METRIC.lag}_count`, { kind: 'transition' })).toBe(0);
   expect(mean(added, METRIC.batch)).toBeCloseTo(7 / 3);
 });
 

@@ -1,9 +1,18 @@
-import { AggregatorRegistry, Gauge, Registry } from 'prom-client';
+import { AggregatorRegistry, Counter, Gauge, Registry } from 'prom-client';
 
+import type { LedgerFigure } from '../ledger/ledger.ts';
 import type { Sight } from './watch.ts';
 
 /** A worker that has not reported for this many milliseconds is gone, or its database is. */
 export const SILENT_MS = 5000;
+
+const EVENTS: Readonly<Record<LedgerFigure, string>> = {
+  accepted: 'Events that producers accepted, as the jobs that arrived told',
+  dropped: 'Accepted events that producers lost for want of room or time',
+  committed: 'Events whose rows were inserted',
+  duplicates: 'Events that were found to be stored already',
+  discarded: 'Events of dead letters that were given up on purpose',
+};
 
 export const EXPOSITION_TYPE = Registry.PROMETHEUS_CONTENT_TYPE;
 
@@ -19,6 +28,14 @@ export async function expose(sight: Sight): Promise<string> {
   gauge('annals_workers', 'Worker processes that reported in the last 5 s').set(
     sight.reports.filter(({ ageMs }) => ageMs < SILENT_MS).length,
   );
+
+  for (const [figure, help] of Object.entries(EVENTS) as [LedgerFigure, string][]) {
+    const name = `annals_events_${figure}_total`;
+    const counter = new Counter({ name, help, labelNames: ['kind'], registers: [own] });
+    for (const [kind, figures] of Object.entries(sight.totals)) {
+      counter.inc({ kind }, figures[figure]);
+    }
+  }
 
   const jobs = gauge('annals_queue_jobs', 'Jobs of a queue by state', ['queue', 'state']);
   const oldest = gauge(

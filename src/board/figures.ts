@@ -1,4 +1,4 @@
-import { METRIC, type MetricsSnapshot } from '../metrics/workerMetrics.ts';
+import type { MetricsSnapshot } from '../metrics/workerMetrics.ts';
 import type { WorkerReport } from '../metrics/reports.ts';
 
 /** Every series of every worker at one moment; keyed by name and labels. */
@@ -91,13 +91,6 @@ export function quantile(series: readonly Series[], name: string, share: number)
     [start, below] = [end, upTo];
   }
   return null;
-}
-
-/** Events that are through with, one way or another: while these move, a queue is not stuck. */
-export function settled(figures: Figures, kind: string): number {
-  return [METRIC.committed, METRIC.duplicates, METRIC.deadLettered]
-    .map((name) => sum(figures.values(), name, { kind }))
-    .reduce((total, n) => total + n, 0);
 }
 
 function matches({ labels }: Series, wanted: Readonly<Record<string, string>>): boolean {

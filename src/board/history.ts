@@ -1,6 +1,7 @@
+import type { Totals } from '../ledger/totals.ts';
 import { METRIC } from '../metrics/workerMetrics.ts';
 import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
-import { increase, mean, quantile, sum, type Figures } from './figures.ts';
+import { increase, mean, quantile, type Figures } from './figures.ts';
 import type { QueueFigures } from './queues.ts';
 
 /** What the overview's charts show of one moment. Null where there was nothing to measure. */
@@ -32,12 +33,12 @@ const KEPT = 450;
 /** The last quarter of an hour, in memory: whoever opens the overview sees what led to this. */
 export class History {
   #points: Point[] = [];
-  #window: { at: number; figures: Figures }[] = [];
+  #window: { at: number; figures: Figures; totals: Totals }[] = [];
 
   /** Takes a moment in; moments that come too soon after the last point make none. */
-  add(at: number, figures: Figures, queues: readonly QueueFigures[]): void {
+  add(at: number, totals: Totals, figures: Figures, queues: readonly QueueFigures[]): void {
     if (at - (this.#points.at(-1)?.at ?? 0) < EVERY_MS - 100) return;
-    this.#window.push({ at, figures });
+    this.#window.push({ at, figures, totals });
     while ((this.#window[1]?.at ?? at) <= at - WINDOW_MS) this.#window.shift();
     const first = this.#window[0];
     if (!first || first.at === at) return;
@@ -47,7 +48,10 @@ export class History {
     this.#points.push({
       at,
       rate: Object.fromEntries(
-        EVENT_KINDS.map((kind) => [kind, sum(added, METRIC.committed, { kind }) / seconds]),
+        EVENT_KINDS.map((kind) => [
+          kind,
+          (totals[kind].committed - first.totals[kind].committed) / seconds,
+        ]),
       ) as Record<EventKind, number>,
       lagHalf: quantile(added, METRIC.lag, 0.5),
       lagMost: quantile(added, METRIC.lag, 0.95),

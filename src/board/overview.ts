@@ -1,8 +1,7 @@
-import { METRIC } from '../metrics/workerMetrics.ts';
-import { EVENT_KINDS } from '../queues/catalogue.ts';
+import type { LedgerFigure } from '../ledger/ledger.ts';
+import type { Totals } from '../ledger/totals.ts';
 import { LOOKED_AT } from './deadLetters.ts';
 import { SILENT_MS } from './exposition.ts';
-import { figuresOf, sum } from './figures.ts';
 import type { Point } from './history.ts';
 import { duration, html, number, type Html } from './html.ts';
 import type { Checks, Sight } from './watch.ts';
@@ -59,10 +58,12 @@ function tile(title: string, value: string, about: string, look = ''): Html {
   </div>`;
 }
 
-function queues({ queues, reports }: Sight): Html {
-  const figures = [...figuresOf(reports).values()];
-  const total = (name: string, kind: string) =>
-    EVENT_KINDS.some((known) => known === kind) ? number(sum(figures, name, { kind })) : '';
+function queues({ queues, totals }: Sight): Html {
+  const ofKind: Readonly<Record<string, Totals[keyof Totals]>> = totals;
+  const total = (queue: string, figure: LedgerFigure) => {
+    const figures = ofKind[queue]; // queues of tasks have none
+    return figures ? number(figures[figure]) : '';
+  };
   const rows = queues.map(
     (queue) =>
       html`<tr>
@@ -76,8 +77,8 @@ function queues({ queues, reports }: Sight): Html {
         <td>${number(queue.delayed)}</td>
         <td class="${queue.deadLetters > 0 ? 'warn' : ''}">${number(queue.deadLetters)}</td>
         <td>${duration(queue.oldestMs === null ? null : queue.oldestMs / 1000)}</td>
-        <td>${total(METRIC.committed, queue.name)}</td>
-        <td>${total(METRIC.duplicates, queue.name)}</td>
+        <td>${total(queue.name, 'committed')}</td>
+        <td>${total(queue.name, 'duplicates')}</td>
       </tr>`,
   );
   return html`<table>
@@ -102,9 +103,9 @@ function queues({ queues, reports }: Sight): Html {
 function letters({ deadLetters }: Sight): Html {
   if (deadLetters.length === 0) return html`<p>None.</p>`;
   const rows = deadLetters.map(
-    ({ queue, reason, jobs }) =>
+    ({ queue, reason, count }) =>
       html`<tr>
-        <td>${number(jobs)}</td>
+        <td>${number(count)}</td>
         <td class="text"><a href="/queues/queue/${queue}?status=failed">${queue}</a></td>
         <td class="text">${reason}</td>
       </tr>`,
@@ -112,7 +113,7 @@ function letters({ deadLetters }: Sight): Html {
   return html`<table>
       <thead>
         <tr>
-          <th scope="col">Jobs</th>
+          <th scope="col">Events</th>
           <th scope="col" class="text">Queue</th>
           <th scope="col" class="text">Reason</th>
         </tr>
@@ -121,7 +122,7 @@ function letters({ deadLetters }: Sight): Html {
         ${rows}
       </tbody>
     </table>
-    <p class="note">Of the newest ${LOOKED_AT} of each queue.</p>`;
+    <p class="note">Of the newest ${LOOKED_AT} jobs of each queue.</p>`;
 }
 
 function backfills({ backfills }: Sight): Html {

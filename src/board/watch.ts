@@ -6,10 +6,12 @@ import pg from 'pg';
 import { readStatus, type RunStatus } from '../backfill/status.ts';
 import { TRANSFORMS } from '../backfill/transforms/index.ts';
 import { migrationStatus } from '../database/migrations.ts';
+import { NO_TOTALS, readTotals, type Totals } from '../ledger/totals.ts';
 import { readReports, type WorkerReport } from '../metrics/reports.ts';
-import { EVENT_KINDS } from '../queues/catalogue.ts';
+import { METRIC } from '../metrics/workerMetrics.ts';
+import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
 import { readDeadLetters, type DeadLetterGroup } from './deadLetters.ts';
-import { figuresOf, settled } from './figures.ts';
+import { figuresOf, sum } from './figures.ts';
 import { History } from './history.ts';
 import { readQueue, type QueueFigures } from './queues.ts';
 import { StallWatch } from './stall.ts';
@@ -30,6 +32,7 @@ export interface Sight {
   at: number;
   checks: Checks;
   queues: QueueFigures[];
+  totals: Totals;
   reports: WorkerReport[];
   backfills: RunStatus[];
   deadLetters: DeadLetterGroup[];
@@ -74,6 +77,7 @@ export function startWatch(databaseUrl: string, queues: readonly Queue[]): Watch
       commits: NOT_LOOKED,
     },
     queues: [],
+    totals: NO_TOTALS,
     reports: [],
     backfills: [],
     deadLetters: [],
@@ -90,7 +94,8 @@ export function startWatch(databaseUrl: string, queues: readonly Queue[]): Watch
     next.checks.queue = queue.fault;
     if (queue.value) next.queues = queue.value;
     if (!database.fault) {
-      const [reports, backfills, migrations] = await Promise.all([
+      const [totals, reports, backfills, migrations] = await Promise.all([
+        attempt(() => readTotals(pool)),
         attempt(() => readReports(pool)),
         attempt(() =>
           readStatus(
@@ -102,6 +107,7 @@ export function startWatch(databaseUrl: string, queues: readonly Queue[]): Watch
           ? attempt(() => migrationStatus(databaseUrl))
           : undefined,
       ]);
+      if (totals.value) next.totals = totals.value;
       if (reports.value) next.reports = reports.value;
       if (backfills.value) next.backfills = backfills.value;
       if (migrations) next.checks.migrations = migrations.fault ?? pendingOf(migrations.value);
@@ -112,10 +118,15 @@ export function startWatch(databaseUrl: string, queues: readonly Queue[]): Watch
     }
     const figures = figuresOf(next.reports);
     const events = next.queues.filter(({ name }) => EVENT_KINDS.some((kind) => kind === name));
-    const stalled = stalls.look(events, (kind) => settled(figures, kind), performance.now());
+    /** Events that are through with, one way or another. */
+    const settled = (kind: EventKind) =>
+      next.totals[kind].committed +
+      next.totals[kind].duplicates +
+      sum(figures.values(), METRIC.deadLettered, { kind });
+    const stalled = stalls.look(events, (kind) => settled(kind as EventKind), performance.now());
     next.checks.commits = stalled.length > 0 ? stalled.join('; ') : null;
     next.at = Date.now();
-    if (!database.fault) history.add(next.at, figures, next.queues);
+    if (!database.fault) history.add(next.at, next.totals, figures, next.queues);
     sight = next;
   };
   let looking: Promise<void> | undefined;

@@ -21,8 +21,6 @@ export interface WorkerMetrics {
 
 /** Names that the board's overview reads back from snapshots. */
 export const METRIC = {
-  committed: 'annals_events_committed_total',
-  duplicates: 'annals_events_duplicate_total',
   deadLettered: 'annals_events_dead_lettered_total',
   batch: 'annals_batch_events',
   write: 'annals_write_seconds',
@@ -38,8 +36,8 @@ const LAG_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 3
 const BATCH_EVENTS = [1, 3, 10, 30, 100, 300, 1000, 2000, 3000, 5000, 10_000, 20_000];
 
 /**
- * Measures what workers do, through the hooks that these take. It counts events and seconds and
- * knows nothing of queues or tables.
+ * Measures what workers do, through the hooks that these take; it knows nothing of queues or tables.
+ * How many events are stored is not measured but counted, in the ledger.
  *
  * @param worker - label of everything measured, such as `web-1:4711`
  *
@@ -51,18 +49,15 @@ export function createWorkerMetrics(worker: string): WorkerMetrics {
   const registry = new Registry();
   registry.setDefaultLabels({ worker });
   const registers = [registry];
-  const counter = <L extends string>(name: string, help: string, labelNames: L[]) =>
-    new Counter({ name, help, labelNames, registers });
   const histogram = (name: string, help: string, buckets: number[]) =>
     new Histogram({ name, help, labelNames: ['kind'], buckets, registers });
 
-  const committed = counter(METRIC.committed, 'Events whose rows were inserted', ['kind']);
-  const duplicates = counter(METRIC.duplicates, 'Events found to be stored already', ['kind']);
-  const deadLettered = counter(
-    METRIC.deadLettered,
-    'Events that became dead letters; one that is retried in vain counts again',
-    ['kind', 'cause'],
-  );
+  const deadLettered = new Counter({
+    name: METRIC.deadLettered,
+    help: 'Events that became dead letters; one that is retried in vain counts again',
+    labelNames: ['kind', 'cause'],
+    registers,
+  });
   const batch = histogram(METRIC.batch, 'Events in one write', BATCH_EVENTS);
   const write = histogram(METRIC.write, 'Seconds that a write took', WRITE_SECONDS);
   const lag = histogram(METRIC.lag, 'Seconds from occurrence to commit', LAG_SECONDS);
@@ -70,8 +65,6 @@ export function createWorkerMetrics(worker: string): WorkerMetrics {
   // Looking labels up costs as much as the rest of an observation, and lag is taken of each event.
   const bound = new Map<EventKind, ReturnType<typeof bind>>();
   const bind = (kind: EventKind) => ({
-    committed: committed.labels(kind),
-    duplicates: duplicates.labels(kind),
     batch: batch.labels(kind),
     write: write.labels(kind),
     lag: lag.labels(kind),
@@ -84,10 +77,8 @@ export function createWorkerMetrics(worker: string): WorkerMetrics {
 
   return {
     hooks: {
-      onBatch: (kind, { rows, milliseconds, inserted, duplicates, occurredAt }) => {
+      onBatch: (kind, { rows, milliseconds, occurredAt }) => {
         const figures = of(kind);
-        figures.committed.inc(inserted);
-        figures.duplicates.inc(duplicates);
         figures.batch.observe(rows);
         figures.write.observe(milliseconds / 1000);
         const now = Date.now();

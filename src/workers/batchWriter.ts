@@ -219,8 +219,8 @@ export class BatchWriter {
 }
 
 function describe(
-  batch: readonly Pending[],
-  { inserted, waiting }: WriteResult,
+  batch: readonly BatchItem[],
+  { waiting }: WriteResult,
   milliseconds: number,
 ): WrittenBatch {
   const left = new Set(waiting.map(({ index }) => index));
@@ -228,8 +228,6 @@ function describe(
   return {
     rows: batch.length,
     milliseconds,
-    inserted,
-    duplicates: stored.length - inserted,
     occurredAt: stored.map(({ event }) => event.occurredAt),
   };
 }

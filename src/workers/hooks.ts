@@ -6,9 +6,6 @@ export interface WrittenBatch {
   rows: number;
   /** From the statement to the commit's answer, conflicts that were tried again included. */
   milliseconds: number;
-  inserted: number;
-  /** Events that were stored already. */
-  duplicates: number;
   /** Milliseconds since 1970 of each event that is stored now, newly or already. */
   occurredAt: number[];
 }

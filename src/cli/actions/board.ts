@@ -6,7 +6,7 @@ import { inEnvironment, type Environment } from '../environment.ts';
 import { ensureSchema } from '../schema.ts';
 
 export async function showBoard(): Promise<void> {
-  await inEnvironment({ needs: 'all' }, async (environment) => {
+  await inEnvironment({ needs: 'all', waits: true }, async (environment) => {
     const { config, stopping } = environment;
     // A database of its owner's is shown as it is: /readyz says what is pending.
     if (config.DATABASE_URL === undefined) await ensureSchema(environment);
