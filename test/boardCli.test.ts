@@ -3,11 +3,13 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, inject, it, vi } from 'vitest';
 
 import { createTestDatabase, testPrefix, type TestDatabase } from './support/database.ts';
 import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
 import { run, spawnTsx } from './support/process.ts';
+
+vi.setConfig({ testTimeout: 240_000 }); // programs take their time to start on a busy machine
 
 const MAIN = 'src/cli/main.ts';
 
@@ -42,7 +44,7 @@ async function open(command: string, changes: Record<string, string> = {}) {
   child.stderr.setEncoding('utf8').on('data', (text: string) => (output += text));
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
   const url = () => /Board: (http:\S+);/.exec(output)?.[1] ?? `nowhere: ${output}`;
-  await expect.poll(url, { timeout: 40_000 }).toMatch(/^http/);
+  await expect.poll(url, { timeout: 100_000 }).toMatch(/^http/);
   return {
     url: url(),
     stop: async () => {

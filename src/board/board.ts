@@ -1,8 +1,9 @@
 import type { Config } from '../config.ts';
 import { Closer } from '../closer.ts';
 import type { Logger } from '../logger.ts';
+import { configuredSpoolFolder, spoolFolder } from '../producers/spool/destination.ts';
 import { prepareQueues, type QueueLocation } from '../queues/backend.ts';
-import { checkExposure, type AccessConfig } from './access.ts';
+import { checkExposure } from './access.ts';
 import { openAllQueues } from './queues.ts';
 import { createServer, listen } from './server.ts';
 import { startWatch } from './watch.ts';
@@ -10,7 +11,7 @@ import { startWatch } from './watch.ts';
 export interface BoardOptions {
   databaseUrl: string;
   queue: QueueLocation;
-  config: AccessConfig & Pick<Config, 'ANNALS_BOARD_PORT'>;
+  config: Config;
   log: Logger;
 }
 
@@ -40,7 +41,8 @@ export async function startBoard(options: BoardOptions): Promise<Board> {
       () => Promise.all(queues.map((queue) => queue.close())),
       () => Promise.all(queues.map((queue) => queue.disconnect())),
     );
-    const watch = startWatch(databaseUrl, queues);
+    const spools = [configuredSpoolFolder(config), spoolFolder(config, location)];
+    const watch = startWatch({ databaseUrl, queues, spools });
     closer.add('watch', () => watch.close());
     const server = await createServer(config, watch, queues);
     closer.add('server', () => server.close());

@@ -29,6 +29,10 @@ export async function expose(sight: Sight): Promise<string> {
     sight.reports.filter(({ ageMs }) => ageMs < SILENT_MS).length,
   );
 
+  gauge('annals_spool_bytes', "Bytes that producers on the board's machine have put aside").set(
+    sight.spoolBytes,
+  );
+
   for (const [figure, help] of Object.entries(EVENTS) as [LedgerFigure, string][]) {
     const name = `annals_events_${figure}_total`;
     const counter = new Counter({ name, help, labelNames: ['kind'], registers: [own] });

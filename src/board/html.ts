@@ -58,3 +58,9 @@ export function duration(seconds: number | null): string {
   const value = seconds / size;
   return `${value >= 10 ? Math.round(value) : Number(value.toPrecision(2))} ${unit}`;
 }
+
+/** Such as `0 B`, `12.3 kB` and `3.4 MB`. */
+export function bytes(value: number): string {
+  if (value < 1e3) return `${value} B`;
+  return value < 1e6 ? `${number(value / 1e3)} kB` : `${number(value / 1e6)} MB`;
+}

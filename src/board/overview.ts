@@ -3,7 +3,7 @@ import type { Totals } from '../ledger/totals.ts';
 import { LOOKED_AT } from './deadLetters.ts';
 import { SILENT_MS } from './exposition.ts';
 import type { Point } from './history.ts';
-import { duration, html, number, type Html } from './html.ts';
+import { bytes, duration, html, number, type Html } from './html.ts';
 import type { Checks, Sight } from './watch.ts';
 
 /** Parts of the overview, by the id of the element that each fills. */
@@ -37,7 +37,7 @@ function status({ checks }: Sight): Html {
   </ul>`;
 }
 
-function tiles({ queues, reports }: Sight, point: Point | undefined): Html {
+function tiles({ queues, reports, spoolBytes }: Sight, point: Point | undefined): Html {
   const rate = point ? Object.values(point.rate).reduce((total, n) => total + n, 0) : null;
   const backlog = queues.reduce((total, { waiting, active }) => total + waiting + active, 0);
   const oldest = Math.max(-1, ...queues.map(({ oldestMs }) => oldestMs ?? -1));
@@ -48,6 +48,7 @@ function tiles({ queues, reports }: Sight, point: Point | undefined): Html {
   ${tile('Backlog', number(backlog), oldest < 0 ? 'jobs' : `jobs, oldest ${duration(oldest / 1000)}`)}
   ${tile('Dead letters', number(dead), dead === 1 ? 'job' : 'jobs', dead > 0 ? 'warn' : '')}
   ${tile('Batch', number(point?.batch ?? null), `events, ${duration(point?.writeMost ?? null)} a write`)}
+  ${tile('Spool', bytes(spoolBytes), 'on this machine', spoolBytes > 0 ? 'warn' : '')}
   ${tile('Workers', number(workers), 'reporting', workers === 0 ? 'warn' : '')}`;
 }
 

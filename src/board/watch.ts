@@ -14,6 +14,7 @@ import { readDeadLetters, type DeadLetterGroup } from './deadLetters.ts';
 import { figuresOf, sum } from './figures.ts';
 import { History } from './history.ts';
 import { readQueue, type QueueFigures } from './queues.ts';
+import { spoolBytes } from './spool.ts';
 import { StallWatch } from './stall.ts';
 
 /** What is wrong with a part of the house, for people; null if nothing is. */
@@ -34,6 +35,8 @@ export interface Sight {
   queues: QueueFigures[];
   totals: Totals;
   reports: WorkerReport[];
+  /** On the board's machine. */
+  spoolBytes: number;
   backfills: RunStatus[];
   deadLetters: DeadLetterGroup[];
 }
@@ -42,6 +45,13 @@ export interface Watch {
   sight(): Sight;
   history: History;
   close(): Promise<void>;
+}
+
+export interface WatchOptions {
+  databaseUrl: string;
+  queues: readonly Queue[];
+  /** Folders of this machine in which producers put events aside. */
+  spools: readonly string[];
 }
 
 /** Milliseconds between two looks, and in which a look has to end. Together they stay below the 10 s in which `/readyz` tells. */
@@ -56,7 +66,7 @@ const NOT_LOOKED = 'not looked at yet';
  * Looks at the database and the queues once a second, whoever watches, so that what is shown is
  * cheap to show, has a history, and never waits for a server that is away.
  */
-export function startWatch(databaseUrl: string, queues: readonly Queue[]): Watch {
+export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch {
   const pool = new pg.Pool({
     connectionString: databaseUrl,
     max: 2,
@@ -79,19 +89,22 @@ export function startWatch(databaseUrl: string, queues: readonly Queue[]): Watch
     queues: [],
     totals: NO_TOTALS,
     reports: [],
+    spoolBytes: 0,
     backfills: [],
     deadLetters: [],
   };
 
   const seldom = new Seldom();
   const look = async () => {
-    const [database, queue] = await Promise.all([
+    const [database, queue, spool] = await Promise.all([
       attempt(() => pool.query('SELECT 1')),
       attempt(() => Promise.all(queues.map(readQueue))),
+      attempt(() => spoolBytes(spools)),
     ]);
     const next = { ...sight, checks: { ...sight.checks } };
     next.checks.database = database.fault;
     next.checks.queue = queue.fault;
+    if (spool.value !== undefined) next.spoolBytes = spool.value;
     if (queue.value) next.queues = queue.value;
     if (!database.fault) {
       const [totals, reports, backfills, migrations] = await Promise.all([
