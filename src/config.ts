@@ -29,6 +29,13 @@ const databaseUrl = url('postgresql:', 'postgres:').refine(
   { error: 'takes no schema but public; remove ?schema= and use a database of its own' },
 );
 
+/** The value itself is never repeated in a fault. */
+const credential = (min: number) =>
+  z
+    .string()
+    .min(min, { error: `takes at least ${min} characters` })
+    .optional();
+
 interface Setting<T extends z.ZodType = z.ZodType> {
   schema: T;
   /** For people: what it is for, with its unit. */
@@ -103,6 +110,35 @@ export const SETTINGS = {
   ANNALS_SHUTDOWN_DEADLINE_MS: setting(
     integer(0, 600_000).default(25_000),
     'Milliseconds in which a process that was told to stop finishes what it holds.',
+  ),
+  ANNALS_BOARD_HOST: setting(
+    z.string().min(1).default('127.0.0.1'),
+    'Address that the board listens on. Any but loopback needs a password or a token.',
+  ),
+  ANNALS_BOARD_PORT: setting(
+    integer(0, 65_535).default(7300),
+    'Port that the board listens on; 0 is any that is free.',
+  ),
+  ANNALS_BOARD_USER: setting(
+    z.string().min(1).default('annals'),
+    'User of `ANNALS_BOARD_PASSWORD`.',
+  ),
+  ANNALS_BOARD_PASSWORD: setting(
+    credential(8),
+    'Password that a browser asks for (basic authentication), of at least 8 characters.',
+    true,
+  ),
+  ANNALS_BOARD_TOKEN: setting(
+    credential(16),
+    'Bearer token for programs such as Prometheus, of at least 16 characters.',
+    true,
+  ),
+  ANNALS_BOARD_READ_ONLY: setting(
+    z
+      .enum(['true', 'false'])
+      .default('false')
+      .transform((text) => text === 'true'),
+    'Whether the board only shows (`true`) or also retries and removes jobs (`false`).',
   ),
   ANNALS_PACK_MAX_EVENTS: setting(integer(1, 10_000).default(500), 'Events in one job at most.'),
   ANNALS_PACK_MAX_BYTES: setting(

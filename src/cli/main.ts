@@ -5,12 +5,14 @@ import { Command, CommanderError } from 'commander';
 
 import { addAudit } from './audit.ts';
 import { addBackfill } from './backfill.ts';
+import { addBoard } from './board.ts';
 import { addDeadLetters } from './deadLetters.ts';
 import { addEmit } from './emit.ts';
 import { addExec } from './exec.ts';
 import { reportFailure } from './failure.ts';
 import { addMigrate } from './migrate.ts';
 import { addReplay } from './replay.ts';
+import { addStart } from './start.ts';
 import { addWorker } from './worker.ts';
 
 // Whatever a command needs is loaded by its action: `annals --help` must not wait for Prisma.
@@ -29,6 +31,7 @@ const program = new Command('annals')
     'after',
     `
 Examples:
+  $ annals start                               run workers and board, all on this machine
   $ annals worker                              write what the queues hold, until stopped
   $ annals emit events.ndjson                  send events from a file
   $ annals replay airline-gpt-4o.ndjson        store recorded conversations
@@ -45,7 +48,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
   );
 
 const COMMANDS = [
+  addStart,
   addWorker,
+  addBoard,
   addMigrate,
   addBackfill,
   addEmit,

@@ -5,6 +5,7 @@ import { UnavailableError } from '../errors.ts';
 import { NO_PRODUCER } from '../ledger/ledger.ts';
 import type { EncodedEvent } from '../queues/events.ts';
 import { toBatch, type Batch, type BatchItem } from './batch.ts';
+import type { WrittenBatch } from './hooks.ts';
 import type { WriteResult } from './writers/index.ts';
 
 /** What became of one event. `committed` covers events that had been committed before. */
@@ -37,8 +38,8 @@ export interface BatchWriterOptions {
   maxBytes?: number;
   /** Told when the database is away (with the error, at each probe) and when it is back (with null). */
   onOutage?: (error: unknown) => void;
-  /** Told of each write: events in it and milliseconds that it took. */
-  onWrite?: (rows: number, milliseconds: number) => void;
+  /** Told of each write. */
+  onWrite?: (written: WrittenBatch) => void;
 }
 
 interface Pending extends BatchItem {
@@ -193,7 +194,7 @@ export class BatchWriter {
         const result = await retryConflicts(() => this.#options.write(batch)).finally(() =>
           clearTimeout(silence),
         );
-        this.#options.onWrite?.(pending.length, performance.now() - startedAt);
+        this.#options.onWrite?.(describe(pending, result, performance.now() - startedAt));
         if (isAway) this.#options.onOutage?.(null);
         return result;
       } catch (error) {
@@ -215,4 +216,18 @@ export class BatchWriter {
       throw stopped(cause);
     }
   }
+}
+
+function describe(
+  batch: readonly BatchItem[],
+  { waiting }: WriteResult,
+  milliseconds: number,
+): WrittenBatch {
+  const left = new Set(waiting.map(({ index }) => index));
+  const stored = left.size === 0 ? batch : batch.filter((_, index) => !left.has(index));
+  return {
+    rows: batch.length,
+    milliseconds,
+    occurredAt: stored.map(({ event }) => event.occurredAt),
+  };
 }

@@ -5,12 +5,25 @@ import type { EventJob, JobResult } from '../queues/backend.ts';
 import { QUEUES, type EventKind } from '../queues/catalogue.ts';
 import { openEnvelope, type Envelope, type EventReason } from '../queues/envelope.ts';
 import type { BatchWriter, Verdict } from './batchWriter.ts';
+import type { DeadLetterCause, WorkerHooks } from './hooks.ts';
 
 /** An event that stays in its job, and why. `isFinal` if no retry can help it. */
 interface Remainder {
   event: unknown;
   reason: string;
+  cause: DeadLetterCause;
   isFinal: boolean;
+}
+
+/** Fails a job for good. BullMQ tells of it when the job is a dead letter, and not before. */
+export class DeadLetterError extends UnrecoverableError {
+  readonly causes: Parameters<NonNullable<WorkerHooks['onDeadLetter']>>[1];
+
+  constructor(message: string, causes: DeadLetterError['causes']) {
+    super(message);
+    this.stack = message; // where it was thrown says nothing of the data that is at fault
+    this.causes = causes;
+  }
 }
 
 /** The greatest `integer` of PostgreSQL, where a queue may live. */
@@ -33,7 +46,7 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
   return async function process(job: EventJob, token?: string): Promise<JobResult> {
     // Whatever the producer (perhaps a foreign one) put in the job: an error that is nobody's
     // fault, such as the queue's own server failing to take a completion, never makes a dead
-    // letter. What does is decided below, and said with an UnrecoverableError.
+    // letter. What does is decided below, and said with a DeadLetterError.
     job.opts.attempts = UNLIMITED;
     job.opts.backoff = { type: 'exponential', delay: QUEUES[kind].backoffMs };
     const { valid, refused, producer } = openOrFail(kind, job);
@@ -50,7 +63,9 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
       await job.moveToWait(token);
       throw new WaitingError();
     }
-    remainders.push(...refused.map((one) => ({ ...one, isFinal: true })));
+    remainders.push(
+      ...refused.map((one) => ({ ...one, cause: 'invalid' as const, isFinal: true })),
+    );
     if (remainders.length === 0) {
       const bytes = valid.reduce((sum, { encoded }) => sum + encoded.bytes, 0);
       if (bytes > MAX_KEPT_BYTES) job.opts.removeOnComplete = true;
@@ -66,12 +81,13 @@ function remainderOf(event: unknown, verdict: Verdict): Remainder[] {
     case 'committed':
       return [];
     case 'refused':
-      return [{ event, reason: verdict.reason, isFinal: true }];
+      return [{ event, reason: verdict.reason, cause: 'refused', isFinal: true }];
     case 'waiting':
       return [
         {
           event,
           reason: `${verdict.field}: unknown id ${JSON.stringify(verdict.reference)}`,
+          cause: 'unknown_reference',
           isFinal: false,
         },
       ];
@@ -92,7 +108,9 @@ function openOrFail(kind: EventKind, job: EventJob) {
   try {
     return openEnvelope(kind, job.data);
   } catch (error) {
-    if (error instanceof InvalidEventError) throw new UnrecoverableError(error.message);
+    if (error instanceof InvalidEventError) {
+      throw new DeadLetterError(error.message, { unreadable: 1 });
+    }
     throw error;
   }
 }
@@ -118,7 +136,7 @@ async function keepRemainders(
     if (!events.includes(undefined)) await job.updateData({ ...envelope, events, ...reasons });
   }
   const message = describe(remainders);
-  throw isDeadLetter ? new UnrecoverableError(message) : new Error(message);
+  throw isDeadLetter ? new DeadLetterError(message, countCauses(remainders)) : new Error(message);
 }
 
 /** Characters of a reason that are kept for each event. */
@@ -134,6 +152,12 @@ function groupReasons(remainders: Remainder[]): EventReason[] {
     else groups.set(text, { reason: text, events: [index] });
   });
   return [...groups.values()];
+}
+
+function countCauses(remainders: Remainder[]): DeadLetterError['causes'] {
+  const counts: DeadLetterError['causes'] = {};
+  for (const { cause } of remainders) counts[cause] = (counts[cause] ?? 0) + 1;
+  return counts;
 }
 
 /**

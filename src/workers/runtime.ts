@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { UnrecoverableError } from 'bullmq';
+
 import type { Config } from '../config.ts';
 import { createPrismaClient } from '../database/client.ts';
 import { serverMessage } from '../database/faults.ts';
@@ -17,7 +19,8 @@ import {
 import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
 import { BatchWriter, type BatchWriterStats } from './batchWriter.ts';
 import { OutageLog } from '../outageLog.ts';
-import { createProcessor } from './processor.ts';
+import type { WorkerHooks } from './hooks.ts';
+import { createProcessor, DeadLetterError } from './processor.ts';
 import { reportQueue } from '../queues/queueLog.ts';
 import { writeBatch } from './writers/index.ts';
 
@@ -35,6 +38,7 @@ export interface WorkersOptions {
   log: Logger;
   /** Ends the wait for a queue that is away at the start. */
   signal?: AbortSignal;
+  hooks?: WorkerHooks;
 }
 
 export interface Workers {
@@ -102,8 +106,11 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
       const writer = new BatchWriter({
         write: (batch) => writeBatch(prisma, kind, writerId, batch),
         maxRows: config.ANNALS_BATCH_MAX_ROWS,
-        onWrite: (rows, milliseconds) =>
-          logOfQueue.debug({ rows, milliseconds: Math.round(milliseconds) }, 'batch written'),
+        onWrite: (written) => {
+          const { rows, milliseconds } = written;
+          logOfQueue.debug({ rows, milliseconds: Math.round(milliseconds) }, 'batch written');
+          options.hooks?.onBatch?.(kind, written);
+        },
         onOutage: (error) =>
           error === null ? database.back() : database.away(lastLine(serverMessage(error))),
       });
@@ -127,6 +134,10 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
           ? `dead letter after ${attempt} ${attempt === 1 ? 'attempt' : 'attempts'}`
           : 'not stored yet; tried again later';
         logOfQueue.warn({ job: job?.id, attempt, reason: error.message }, outcome);
+        if (error instanceof DeadLetterError) options.hooks?.onDeadLetter?.(kind, error.causes);
+        else if (error instanceof UnrecoverableError) {
+          options.hooks?.onDeadLetter?.(kind, { unreadable: 1 }); // BullMQ itself gave it up
+        }
       });
       workers.push(worker);
       worker.run().catch((error: Error) => logOfQueue.error({ reason: error.message }, 'stopped'));

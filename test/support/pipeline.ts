@@ -24,7 +24,7 @@ export const testConfig = (env: Record<string, string> = {}): Config =>
 /** Runs a suite once on each queue back end; Redis is skipped where there is no `redis-server`. */
 export function describeBackends(
   name: string,
-  suite: (locate: (db: TestDatabase) => QueueLocation) => void,
+  suite: (locate: (db: Pick<TestDatabase, 'url'>) => QueueLocation) => void,
 ): void {
   describe.skipIf(inject('redisUrl') === null)(`${name} on Redis`, () => {
     suite(() => ({ kind: 'redis', url: redisUrl(), prefix: testPrefix() }));

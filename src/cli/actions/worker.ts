@@ -1,10 +1,13 @@
 import { once } from 'node:events';
+import { hostname } from 'node:os';
 
 import { startBackfillWorker } from '../../backfill/worker.ts';
 import { InterruptedError } from '../../errors.ts';
+import { startReporter } from '../../metrics/reports.ts';
+import { createWorkerMetrics } from '../../metrics/workerMetrics.ts';
 import { EVENT_KINDS } from '../../queues/catalogue.ts';
 import { startWorkers } from '../../workers/runtime.ts';
-import { inEnvironment } from '../environment.ts';
+import { inEnvironment, type Environment } from '../environment.ts';
 import { checkRedisSafety } from '../reach.ts';
 import { ensureSchema } from '../schema.ts';
 import { table } from '../table.ts';
@@ -13,19 +16,35 @@ const TOTALS_EVERY_MS = 60_000;
 
 export async function work(options: { json?: boolean }): Promise<void> {
   await inEnvironment({ ...options, needs: 'all', waits: true }, async (environment) => {
-    const { closer, config, log, remainingMs, result, say, stopping } = environment;
-    const { queue } = environment;
-    if (queue.kind === 'redis') await checkRedisSafety(queue.url, log);
     await ensureSchema(environment);
-    const workers = await startWorkers({ ...environment, signal: stopping });
-    closer.add('workers', () => workers.stop(remainingMs()));
-    const backfill = await startBackfillWorker({
-      ...environment,
-      jobLockMs: config.ANNALS_JOB_LOCK_MS,
-    });
-    closer.add('backfill', () => backfill.stop(remainingMs()));
-    say(`Writing ${EVENT_KINDS.join(', ')}, and whatever backfills are running; Ctrl-C stops`);
+    const finish = await startWork(environment);
+    environment.say(
+      `Writing ${EVENT_KINDS.join(', ')}, and whatever backfills are running; Ctrl-C stops`,
+    );
+    return finish();
+  });
+}
 
+/**
+ * Starts all that works on queues, and returns what waits for the stop, brings it about and prints
+ * the totals.
+ */
+export async function startWork(environment: Environment): Promise<() => Promise<0 | 1>> {
+  const { closer, config, databaseUrl, log, queue, remainingMs, result, stopping } = environment;
+  if (queue.kind === 'redis') await checkRedisSafety(queue.url, log);
+  const worker = `${hostname()}:${process.pid}`;
+  const { hooks, snapshot } = createWorkerMetrics(worker);
+  const reporter = startReporter({ databaseUrl, worker, snapshot, log });
+  closer.add('report', () => reporter.stop());
+  const workers = await startWorkers({ ...environment, hooks, signal: stopping });
+  closer.add('workers', () => workers.stop(remainingMs()));
+  const backfill = await startBackfillWorker({
+    ...environment,
+    jobLockMs: config.ANNALS_JOB_LOCK_MS,
+  });
+  closer.add('backfill', () => backfill.stop(remainingMs()));
+
+  return async () => {
     let reported = JSON.stringify({});
     const totals = setInterval(() => {
       const stats = workers.stats();
@@ -54,5 +73,5 @@ export async function work(options: { json?: boolean }): Promise<void> {
       ),
     );
     return stopping.reason instanceof InterruptedError ? 0 : 1;
-  });
+  };
 }

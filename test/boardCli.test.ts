@@ -1,0 +1,118 @@
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, expect, inject, it, vi } from 'vitest';
+
+import { createTestDatabase, testPrefix, type TestDatabase } from './support/database.ts';
+import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
+import { run, spawnTsx } from './support/process.ts';
+
+vi.setConfig({ testTimeout: 240_000 }); // programs take their time to start on a busy machine
+
+const MAIN = 'src/cli/main.ts';
+
+let db: EmptyDatabase;
+let folder: string;
+let env: Record<string, string | undefined>;
+
+beforeAll(async () => {
+  db = await createEmptyDatabase();
+  folder = mkdtempSync(join(tmpdir(), 'annals-board-'));
+  const redis = inject('redisUrl');
+  env = {
+    DATABASE_URL: db.url,
+    REDIS_URL: redis ?? undefined,
+    ANNALS_QUEUE_BACKEND: redis ? 'redis' : 'postgres',
+    ANNALS_QUEUE_PREFIX: testPrefix(),
+    ANNALS_DATA_DIR: folder,
+    ANNALS_BOARD_PORT: '0',
+    ANNALS_SHUTDOWN_DEADLINE_MS: '5000',
+  };
+});
+
+afterAll(async () => {
+  await db.drop();
+  rmSync(folder, { recursive: true });
+});
+
+/** Starts a command and resolves when its board answers. */
+async function open(command: string, changes: Record<string, string> = {}) {
+  const child = spawnTsx(MAIN, [command], { ...env, ...changes });
+  let output = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (output += text));
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
+  const url = () => /Board: (http:\S+);/.exec(output)?.[1] ?? `nowhere: ${output}`;
+  await expect.poll(url, { timeout: 100_000 }).toMatch(/^http/);
+  return {
+    url: url(),
+    stop: async () => {
+      const exited = once(child, 'exit');
+      child.kill('SIGTERM');
+      const [code] = (await exited) as [number | null];
+      return code;
+    },
+  };
+}
+
+it('start brings an empty database up to date and runs workers and board until SIGTERM', async () => {
+  const { url, stop } = await open('start');
+  await expect.poll(async () => (await fetch(`${url}/readyz`)).status).toBe(200);
+  await expect
+    .poll(async () => (await fetch(`${url}/metrics`)).text())
+    .toContain('annals_workers 1');
+  expect(await (await fetch(url)).text()).toContain('<h1>Annals</h1>');
+  expect(await stop()).toBe(0);
+});
+
+it('board says what is pending in a database that is not ours to migrate', async () => {
+  const plain: TestDatabase = await createTestDatabase(); // made without Prisma's record
+  const { url, stop } = await open('board', { DATABASE_URL: plain.url });
+  const checks = async () => {
+    const { checks } = (await (await fetch(`${url}/readyz`)).json()) as {
+      checks: Record<string, string>;
+    };
+    return checks;
+  };
+  await expect
+    .poll(checks)
+    .toMatchObject({ database: 'ok', migrations: expect.stringContaining('npx annals migrate') });
+  expect(await stop()).toBe(0);
+  await plain.drop();
+});
+
+it('refuses to listen beyond loopback without credentials, and a port that is taken', async () => {
+  const board = (changes: Record<string, string>) =>
+    run(process.execPath, ['--import', 'tsx', MAIN, 'board'], { env: { ...env, ...changes } });
+  const exposed = await board({ ANNALS_BOARD_HOST: '0.0.0.0' });
+  expect(exposed.stderr).toMatch(/ANNALS_BOARD_HOST: .*set ANNALS_BOARD_PASSWORD/);
+  expect(exposed.code).toBe(2);
+
+  const { url, stop } = await open('board', {
+    ANNALS_BOARD_HOST: '0.0.0.0',
+    ANNALS_BOARD_TOKEN: 'battery-staple-0123',
+  });
+  const { port } = new URL(url);
+  const local = `http://127.0.0.1:${port}/metrics`;
+  expect((await fetch(local)).status).toBe(401);
+  const authorization = 'Bearer battery-staple-0123';
+  expect((await fetch(local, { headers: { authorization } })).status).toBe(200);
+
+  const taken = await board({ ANNALS_BOARD_PORT: port });
+  expect(taken.stderr).toContain(`port ${port} is in use; set ANNALS_BOARD_PORT to another`);
+  expect(taken.code).toBe(2);
+  expect(await stop()).toBe(0);
+});
+
+it.each(['board', 'start'])('%s --help shows examples', async (command) => {
+  const { code, stdout } = await run(process.execPath, [
+    '--import',
+    'tsx',
+    MAIN,
+    command,
+    '--help',
+  ]);
+  expect(code).toBe(0);
+  expect(stdout).toMatch(new RegExp(`Examples:\\n {2}\\$ annals ${command}\\n`));
+});

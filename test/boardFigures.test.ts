@@ -1,0 +1,86 @@
+import { expect, it } from 'vitest';
+
+import { figuresOf, increase, mean, quantile, sum } from '../src/board/figures.ts';
+import { duration, html, number } from '../src/board/html.ts';
+import { StallWatch, STALL_MS } from '../src/board/stall.ts';
+import { createWorkerMetrics, METRIC } from '../src/metrics/workerMetrics.ts';
+
+/** What a worker reports after batches of these lags, in seconds. */
+async function report(worker: string, ...batches: number[][]) {
+  const { hooks, snapshot } = createWorkerMetrics(worker);
+  for (const lags of batches) {
+    hooks.onBatch?.('metrics', {
+      rows: lags.length,
+      milliseconds: 100,
+      occurredAt: lags.map((seconds) => Date.now() - seconds * 1000),
+    });
+  }
+  return { worker, metrics: JSON.parse(JSON.stringify(await snapshot())), ageMs: 0 };
+}
+
+it('tells what workers did between two moments, restarts and new ones included', async () => {
+  const [a1, b1] = await Promise.all([report('a:1', [1], [1]), report('b:1', [1, 1, 1])]);
+  const [a2, b2, c2] = await Promise.all([
+    report('a:1', [1], [1], [1, 1]), // went on: 2 more
+    report('b:1', [1]), // began anew: 1
+    report('c:1', [1, 1, 1, 1]), // is new: 4
+  ]);
+  const added = increase(figuresOf([a1, b1]), figuresOf([a2, b2, c2]));
+  expect(sum(added, `${METRIC.lag}_count`, { kind: 'metrics' })).toBe(7);
+  expect(sum(added, `${METRIC.lag}_count`, { kind: 'transition' })).toBe(0);
+  expect(mean(added, METRIC.batch)).toBeCloseTo(7 / 3);
+});
+
+it('tells quantiles within the bucket that they fall in', async () => {
+  const lags = Array.from({ length: 100 }, (_, n) => (n < 60 ? 0.2 : 8));
+  const added = increase(new Map(), figuresOf([await report('a:1', lags)]));
+  expect(quantile(added, METRIC.lag, 0.5)).toBeGreaterThan(0.1);
+  expect(quantile(added, METRIC.lag, 0.5)).toBeLessThan(0.25);
+  expect(quantile(added, METRIC.lag, 0.95)).toBeGreaterThan(5);
+  expect(quantile(added, METRIC.lag, 0.95)).toBeLessThan(10);
+  const ancient = increase(new Map(), figuresOf([await report('a:1', [1e9])]));
+  expect(quantile(ancient, METRIC.lag, 0.5)).toBe(86_400);
+  expect(quantile(increase(new Map(), new Map()), METRIC.lag, 0.5)).toBeNull();
+});
+
+it('calls a queue stalled when it has jobs and nothing moves, and only then', () => {
+  const queue = { name: 'metrics', waiting: 1, active: 0, delayed: 9, deadLetters: 9, oldestMs: 1 };
+  const busy = [{ ...queue, isPaused: false }];
+  const watch = new StallWatch();
+  expect(watch.look(busy, () => 1, 0)).toEqual([]);
+  expect(watch.look(busy, () => 1, STALL_MS - 1)).toEqual([]);
+  expect(watch.look(busy, () => 1, STALL_MS)).toEqual(['metrics: 1 jobs and no commit for 6 s']);
+  expect(watch.look(busy, () => 2, STALL_MS + 1)).toEqual([]);
+  const idle = [{ ...queue, waiting: 0, isPaused: false }];
+  const paused = [{ ...queue, isPaused: true }];
+  for (const queues of [idle, paused]) {
+    expect(watch.look(queues, () => 2, 10 * STALL_MS)).toEqual([]);
+    expect(watch.look(queues, () => 2, 20 * STALL_MS)).toEqual([]);
+  }
+  expect(watch.look(busy, () => 2, 20 * STALL_MS + 1)).toEqual([]);
+});
+
+it('escapes what it puts into a page', () => {
+  const evil = `<img src=x onerror="alert('&')">`;
+  expect(html`<p title="${evil}">${[html`<b>${evil}</b>`]}</p>`.text).toBe(
+    '<p title="&lt;img src=x onerror=&quot;alert(&#39;&amp;&#39;)&quot;&gt;">' +
+      '<b>&lt;img src=x onerror=&quot;alert(&#39;&amp;&#39;)&quot;&gt;</b></p>',
+  );
+});
+
+it.each([
+  [0.0123, '12 ms'],
+  [0.0012, '1.2 ms'],
+  [3.44, '3.4 s'],
+  [90, '1.5 min'],
+  [9000, '2.5 h'],
+  [864_000, '10 d'],
+  [null, '–'],
+])('writes %s seconds as %s', (seconds, text) => expect(duration(seconds)).toBe(text));
+
+it.each([
+  [1234.5, '1,235'],
+  [12.34, '12.3'],
+  [0.046, '0.05'],
+  [0, '0'],
+])('writes %s as %s', (value, text) => expect(number(value)).toBe(text));
