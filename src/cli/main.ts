@@ -10,6 +10,7 @@ import { addExec } from './exec.ts';
 import { reportFailure } from './failure.ts';
 import { addMigrate } from './migrate.ts';
 import { addReplay } from './replay.ts';
+import { addSessionCounts } from './sessionCounts.ts';
 import { addWorker } from './worker.ts';
 
 // Whatever a command needs is loaded by its action: `annals --help` must not wait for Prisma.
@@ -35,6 +36,7 @@ Examples:
   $ annals migrate --status                    see whether the database is up to date
   $ annals backfill start                      fill in the enhanced columns of existing rows
   $ annals exec psql                           look into the database, embedded or not
+  $ annals session-counts run                  heal the agents' session counts now
 
 With nothing configured, an embedded PostgreSQL (and redis-server, where it is on the PATH) keeps
 its data in .annals/. DATABASE_URL and REDIS_URL name servers of your own.
@@ -42,7 +44,16 @@ its data in .annals/. DATABASE_URL and REDIS_URL name servers of your own.
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
   );
 
-const COMMANDS = [addWorker, addMigrate, addBackfill, addEmit, addReplay, addDeadLetters, addExec];
+const COMMANDS = [
+  addWorker,
+  addMigrate,
+  addBackfill,
+  addEmit,
+  addReplay,
+  addDeadLetters,
+  addExec,
+  addSessionCounts,
+];
 for (const add of COMMANDS) add(program);
 
 // Whoever read our output may have had enough of it (`annals … | head`); the work goes on.

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { startBackfillWorker } from '../../backfill/worker.ts';
 import { InterruptedError } from '../../errors.ts';
 import { EVENT_KINDS } from '../../queues/catalogue.ts';
+import { startSchedules } from '../../schedules/runner.ts';
 import { startWorkers } from '../../workers/runtime.ts';
 import { inEnvironment } from '../environment.ts';
 import { checkRedisSafety } from '../reach.ts';
@@ -24,6 +25,8 @@ export async function work(options: { json?: boolean }): Promise<void> {
       jobLockMs: config.ANNALS_JOB_LOCK_MS,
     });
     closer.add('backfill', () => backfill.stop(remainingMs()));
+    const schedules = await startSchedules({ ...environment, config });
+    closer.add('schedules', () => schedules.stop(remainingMs()));
     say(`Writing ${EVENT_KINDS.join(', ')}, and whatever backfills are running; Ctrl-C stops`);
 
     let reported = JSON.stringify({});
@@ -38,7 +41,7 @@ export async function work(options: { json?: boolean }): Promise<void> {
     if (!stopping.aborted) await once(stopping, 'abort');
     clearInterval(totals);
 
-    await Promise.all([workers.stop(remainingMs()), backfill.stop(remainingMs())]);
+    await Promise.all([workers, backfill, schedules].map((running) => running.stop(remainingMs())));
     const stats = workers.stats();
     result(
       { queues: stats },
