@@ -5,6 +5,7 @@ import { Command, CommanderError } from 'commander';
 
 import { addBackfill } from './backfill.ts';
 import { addDeadLetters } from './deadLetters.ts';
+import { addDoctor } from './doctor.ts';
 import { addEmit } from './emit.ts';
 import { addExec } from './exec.ts';
 import { reportFailure } from './failure.ts';
@@ -37,6 +38,7 @@ Examples:
   $ annals backfill start                      fill in the enhanced columns of existing rows
   $ annals exec psql                           look into the database, embedded or not
   $ annals session-counts run                  heal the agents' session counts now
+  $ annals doctor                              look whether all that is needed is there, and fit
 
 With nothing configured, an embedded PostgreSQL (and redis-server, where it is on the PATH) keeps
 its data in .annals/. DATABASE_URL and REDIS_URL name servers of your own.
@@ -53,6 +55,7 @@ const COMMANDS = [
   addDeadLetters,
   addExec,
   addSessionCounts,
+  addDoctor,
 ];
 for (const add of COMMANDS) add(program);
 
