@@ -14,7 +14,7 @@ RUN npm run generate && npm run build
 RUN npm prune --omit=dev --omit=optional --ignore-scripts
 
 FROM node:${NODE_VERSION}-bookworm-slim
-ENV NODE_ENV=production ANNALS_DATA_DIR=/data
+ENV NODE_ENV=production ANNALS_SPOOL_DIR=/data/spool
 WORKDIR /app
 COPY --from=build /src/package.json /src/prisma.config.ts ./
 COPY --from=build /src/node_modules node_modules

@@ -92,7 +92,7 @@ describe('Dockerfile', () => {
       REDIS_URL: redis?.url,
       ANNALS_QUEUE_BACKEND: redis ? 'redis' : 'postgres',
       ANNALS_LOG_FORMAT: 'json',
-      ANNALS_DATA_DIR: data,
+      ANNALS_SPOOL_DIR: join(data, 'spool'),
       HOME: '/nonexistent',
     };
   }, 240_000);
@@ -108,7 +108,11 @@ describe('Dockerfile', () => {
   };
   const annals = ({ program, words, options } = container()) => run(program, words, options);
 
-  it('leaves root and shells behind', () => {
+  it('sets what Annals reads, and leaves root and shells behind', () => {
+    const { rest: variables = '' } = final.find(({ name }) => name === 'ENV') ?? {};
+    for (const [, name = ''] of variables.matchAll(/(\w+)=/g)) {
+      expect(['NODE_ENV', ...Object.keys(SETTINGS)]).toContain(name);
+    }
     expect(final.findLast(({ name }) => name === 'USER')?.rest).toBe('node');
     for (const name of ['ENTRYPOINT', 'CMD', 'HEALTHCHECK']) {
       expect(execForm(final, name), name).not.toContain('sh');
