@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 
+import { CronExpressionParser } from 'cron-parser';
 import { z } from 'zod';
 
 import { ConfigError } from './errors.ts';
@@ -35,6 +36,21 @@ const credential = (min: number) =>
     .string()
     .min(min, { error: `takes at least ${min} characters` })
     .optional();
+
+/** When work is done again: a cron pattern as BullMQ's schedulers read it, or `off`. */
+const schedule = z.string().refine((text) => text === 'off' || isCronPattern(text), {
+  error: 'takes a cron pattern of 5 fields (6 with seconds), such as */5 * * * *, or off',
+});
+
+function isCronPattern(text: string): boolean {
+  if (!/^\S+( \S+){4,5}$/.test(text)) return false;
+  try {
+    CronExpressionParser.parse(text, { tz: 'UTC' }).next(); // 30 February never comes
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 interface Setting<T extends z.ZodType = z.ZodType> {
   schema: T;
@@ -106,6 +122,14 @@ export const SETTINGS = {
   ANNALS_JOB_ATTEMPTS: setting(
     integer(1, 100).default(8),
     'Attempts that wait for an unknown reference (back-off 0.5 s, doubling) before the events become a dead letter.',
+  ),
+  ANNALS_SESSION_COUNTS_SCHEDULE: setting(
+    schedule.default('*/5 * * * *'),
+    "When the agents' session counts are checked and healed: a cron pattern in UTC, or `off`.",
+  ),
+  ANNALS_EXPIRY_SCHEDULE: setting(
+    schedule.default('off'),
+    'When module states and memories past their `expiresAt` are deleted: a cron pattern in UTC, or `off`.',
   ),
   ANNALS_SHUTDOWN_DEADLINE_MS: setting(
     integer(0, 600_000).default(25_000),

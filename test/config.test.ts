@@ -67,6 +67,20 @@ describe('loadConfig', () => {
     expect(loadConfig({ DATABASE_URL: `${url}public` }).DATABASE_URL).toBe(`${url}public`);
   });
 
+  test.each(['*/5 * * * *', '0 3 * * 1-5', '*/2 * * * * *', 'off'])('schedules %s', (pattern) => {
+    const config = loadConfig({ ANNALS_SESSION_COUNTS_SCHEDULE: pattern });
+    expect(config.ANNALS_SESSION_COUNTS_SCHEDULE).toBe(pattern);
+  });
+
+  test.each(['hourly', '61 * * * *', '* * *', '5', '0 0 30 2 *', '* * * * * * *'])(
+    'does not schedule %s',
+    (pattern) => {
+      expect(faultsOf({ ANNALS_EXPIRY_SCHEDULE: pattern })).toMatch(
+        /ANNALS_EXPIRY_SCHEDULE: got .*; takes a cron pattern of 5 fields/,
+      );
+    },
+  );
+
   test('never repeats a secret', () => {
     const message = faultsOf({ DATABASE_URL: 'mysql://me:hunter2@host/db', REDIS_URL: 'hunter3' });
     expect(message).toMatch(/DATABASE_URL: got a value \(hidden\); .*postgresql:\/\//);

@@ -39,7 +39,7 @@ it('counts each session once while sessions are created and other recounts run',
   await Promise.all([creations, ...recounts]);
   expect(healed).toBe(1000);
   expect(await counted()).toMatchObject([{ id: 'agent', totalSessions: 100 }]);
-  expect(await recountSessions(db.prisma)).toEqual({ agents: 0, drift: 0 });
+  expect(await recountSessions(db.prisma)).toMatchObject({ agents: 0, drift: 0 });
 });
 
 it('heals a drift once, however many recounts find it at once', async () => {
@@ -71,7 +71,7 @@ it('says how many agents were corrected and by how much, and finds the latest se
     `INSERT INTO "AgentSession" ("id", "sessionId", "agentId", "status", "startedAt", "updatedAt")
      VALUES ('x', 'x', 'agent', 'active', '2999-01-01', now()), ('y', 'y', 'gone', 'active', now(), now())`,
   );
-  expect(await recountSessions(db.prisma)).toEqual({ agents: 2, drift: 4 });
+  expect(await recountSessions(db.prisma)).toEqual({ checked: 3, agents: 2, drift: 4 });
   expect(await counted()).toEqual([
     { id: 'agent', totalSessions: 101, latest: '2999-01-01 00:00:00' },
     { id: 'idle', totalSessions: 0, latest: null },

@@ -7,11 +7,13 @@ import { addAudit } from './audit.ts';
 import { addBackfill } from './backfill.ts';
 import { addBoard } from './board.ts';
 import { addDeadLetters } from './deadLetters.ts';
+import { addDoctor } from './doctor.ts';
 import { addEmit } from './emit.ts';
 import { addExec } from './exec.ts';
 import { reportFailure } from './failure.ts';
 import { addMigrate } from './migrate.ts';
 import { addReplay } from './replay.ts';
+import { addSessionCounts } from './sessionCounts.ts';
 import { addStart } from './start.ts';
 import { addWorker } from './worker.ts';
 
@@ -40,6 +42,8 @@ Examples:
   $ annals migrate --status                    see whether the database is up to date
   $ annals backfill start                      fill in the enhanced columns of existing rows
   $ annals exec psql                           look into the database, embedded or not
+  $ annals session-counts run                  heal the agents' session counts now
+  $ annals doctor                              look whether all that is needed is there, and fit
 
 With nothing configured, an embedded PostgreSQL (and redis-server, where it is on the PATH) keeps
 its data in .annals/. DATABASE_URL and REDIS_URL name servers of your own.
@@ -58,6 +62,8 @@ const COMMANDS = [
   addDeadLetters,
   addAudit,
   addExec,
+  addSessionCounts,
+  addDoctor,
 ];
 for (const add of COMMANDS) add(program);
 

@@ -27,6 +27,13 @@ export const QUEUES: Readonly<Record<EventKind, QueuePolicy>> = {
   'session-event': EVENT_POLICY,
 };
 
+/** A day of runs, one every five minutes; a run that fails is tried again within two minutes. */
+const SCHEDULE_POLICY: QueuePolicy = {
+  keepCompleted: { count: 288, age: 7 * DAY_SECONDS },
+  keepFailed: { count: 288, age: 7 * DAY_SECONDS },
+  backoffMs: 5000,
+};
+
 /**
  * Queues whose jobs are not events but tasks of Annals itself. PostgreSQL holds what they are
  * about; a job only says that somebody should look, and is made anew if it is lost.
@@ -38,6 +45,10 @@ export const TASK_QUEUES = {
     keepFailed: { count: 100, age: DAY_SECONDS },
     backoffMs: 500,
   },
+  /** Runs of the session-count recount; each one's return value says how much drift it found. */
+  'session-counts': SCHEDULE_POLICY,
+  /** Runs that delete what has expired. */
+  expiry: SCHEDULE_POLICY,
 } as const satisfies Record<string, QueuePolicy>;
 
 export type TaskQueueName = keyof typeof TASK_QUEUES;

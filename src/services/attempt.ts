@@ -10,17 +10,22 @@ const FIRST_PAUSE_MS = 10;
  * Runs `work` as one transaction. READ COMMITTED is asked for by name, because every argument
  * about locks in this folder is: wait for the lock, then see what its last holder committed,
  * which a database whose default is stricter would not show.
+ *
+ * @param hasLost - which errors say that the work lost to another transaction and is to look again
  */
 export function transaction<T>(
   prisma: PrismaClient,
   work: (tx: Prisma.TransactionClient) => Promise<T>,
+  hasLost = hasLostRace,
 ): Promise<T> {
-  return attempt(() =>
-    prisma.$transaction(work, {
-      isolationLevel: Prisma.TransactionIsolationLevel.ReadCommitted,
-      maxWait: 10_000,
-      timeout: 30_000,
-    }),
+  return attempt(
+    () =>
+      prisma.$transaction(work, {
+        isolationLevel: Prisma.TransactionIsolationLevel.ReadCommitted,
+        maxWait: 10_000,
+        timeout: 30_000,
+      }),
+    hasLost,
   );
 }
 
@@ -30,7 +35,7 @@ export function transaction<T>(
  *
  * @throws {UnavailableError} when PostgreSQL cannot be reached; other errors as they are
  */
-export async function attempt<T>(work: () => Promise<T>): Promise<T> {
+export async function attempt<T>(work: () => Promise<T>, hasLost = hasLostRace): Promise<T> {
   for (let round = 1; ; round++) {
     try {
       return await work();
@@ -41,7 +46,7 @@ export async function attempt<T>(work: () => Promise<T>): Promise<T> {
           { cause: error },
         );
       }
-      if (!hasLostRace(error) || round === MAX_ROUNDS) throw error;
+      if (!hasLost(error) || round === MAX_ROUNDS) throw error;
       await sleep(Math.random() * FIRST_PAUSE_MS * 2 ** round);
     }
   }
@@ -51,7 +56,7 @@ export async function attempt<T>(work: () => Promise<T>): Promise<T> {
  * A serialization failure, a deadlock, or a unique key that somebody who takes no locks (a
  * backfill, a person with psql) filled between our look and our write: look again.
  */
-function hasLostRace(error: unknown): boolean {
+export function hasLostRace(error: unknown): boolean {
   const { kind } = driverFault(error);
   return kind === 'TransactionWriteConflict' || kind === 'UniqueConstraintViolation';
 }

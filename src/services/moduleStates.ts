@@ -3,7 +3,7 @@ import { z } from 'zod';
 import type { Prisma, PrismaClient } from '../database/client.ts';
 import type { ModuleState, StateTransition } from '../generated/prisma/client.ts';
 import { canonicalJson, sha256Hex } from '../json.ts';
-import { attempt, transaction } from './attempt.ts';
+import { attempt, hasLostRace, isForeignKeyViolation, transaction } from './attempt.ts';
 import {
   eventFields,
   flag,
@@ -41,7 +41,7 @@ export async function upsertModuleState(
 ): Promise<ModuleState> {
   const wanted = parseInput('upsertModuleState', moduleStateInput, input);
   const stateHash = hashState(JSON.parse(wanted.state.text));
-  return transaction(prisma, async (tx) => {
+  const append = async (tx: Prisma.TransactionClient) => {
     // A module's first state has no row to lock, so callers queue up for the module's name; they
     // hold nothing else while they wait. Whoever comes next reads in a new statement, and thus
     // sees the row that the one before committed: the chain cannot fork. A writer that takes no
@@ -64,7 +64,10 @@ export async function upsertModuleState(
         createdAt: new Date(Math.max(Date.now(), newest ? newest.createdAt.getTime() + 1 : 0)),
       },
     });
-  });
+  };
+  // The state that ours was to follow may expire in between: then ours follows another.
+  const hasLost = (error: unknown) => hasLostRace(error) || isForeignKeyViolation(error);
+  return transaction(prisma, append, hasLost);
 }
 
 /**

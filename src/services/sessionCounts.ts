@@ -2,22 +2,28 @@ import type { PrismaClient } from '../database/client.ts';
 import { transaction } from './attempt.ts';
 
 /**
- * Adds to each agent what its count is off by, rather than setting the count. A statement sees one
- * moment, in which `createSession` (one transaction) has both inserted and counted a session, or
- * neither; so the drift is right for that moment. A session that is created after it moves the
- * agent's row, and PostgreSQL re-reads that row, not `drift`, before it adds: both are kept. To set
- * the count would take that session back. Agents are locked in the order of their ids, as
- * by everything that locks several.
+ * Takes the next agents by id, and adds to each what its count is off by, rather than setting the
+ * count. A statement sees one moment, in which `createSession` (one transaction) has both inserted
+ * and counted a session, or neither; so the drift is right for that moment. A session that is
+ * created after it moves the agent's row, and PostgreSQL re-reads that row, not `drift`, before it
+ * adds: both are kept. To set the count would take that session back. Agents are locked in the
+ * order of their ids, as by everything that locks several.
  */
 const RECOUNT = `
-WITH counted AS (
+WITH chunk AS MATERIALIZED (
+  SELECT a."id", a."totalSessions", a."lastActiveAt"
+  FROM "AI_Agent" a
+  WHERE $1::text IS NULL OR a."id" > $1
+  ORDER BY a."id"
+  LIMIT $2
+), counted AS (
   SELECT s."agentId", count(*)::int AS "sessions", max(s."startedAt") AS "latest"
   FROM "AgentSession" s
-  WHERE s."agentId" IS NOT NULL
+  WHERE s."agentId" = ANY (ARRAY(SELECT "id" FROM chunk))
   GROUP BY s."agentId"
 ), drift AS MATERIALIZED (
   SELECT a."id", coalesce(c."sessions", 0) - a."totalSessions" AS "sessions", c."latest"
-  FROM "AI_Agent" a LEFT JOIN counted c ON c."agentId" = a."id"
+  FROM chunk a LEFT JOIN counted c ON c."agentId" = a."id"
   WHERE coalesce(c."sessions", 0) <> a."totalSessions" OR c."latest" > a."lastActiveAt"
     OR (c."latest" IS NOT NULL AND a."lastActiveAt" IS NULL)
 ), locked AS MATERIALIZED (
@@ -34,24 +40,68 @@ WITH counted AS (
   WHERE a."id" = d."id"
   RETURNING d."sessions"
 )
-SELECT count(*)::int AS "agents", coalesce(sum(abs("sessions")), 0)::int AS "drift" FROM healed`;
+SELECT (SELECT max("id") FROM chunk) AS "cursor", (SELECT count(*)::int FROM chunk) AS "checked",
+  count(*)::int AS "agents", coalesce(sum(abs("sessions")), 0)::float8 AS "drift"
+FROM healed`;
+
+/** What a recount found. */
+export interface Recount {
+  /** Agents that were looked at. */
+  checked: number;
+  /** Agents of these whose figures were wrong, and were corrected. */
+  agents: number;
+  /** By how many sessions they were wrong, in all. */
+  drift: number;
+}
+
+export interface RecountOptions {
+  /** Agents that are looked at in one transaction. Default 1,000. */
+  chunkAgents?: number;
+  /** Ends the recount, with the signal's reason, when the chunk that is under way has committed. */
+  signal?: AbortSignal;
+  /** Told after each chunk what was found so far. */
+  onProgress?: (sofar: Readonly<Recount>) => unknown;
+}
 
 /**
- * Counts the sessions of every agent again and heals `totalSessions` and `lastActiveAt`. Sessions
- * may be created meanwhile.
+ * Counts the sessions of every agent again and heals `totalSessions` and `lastActiveAt`, writing
+ * only what is wrong. Sessions may be created meanwhile, and other recounts may run. Each chunk is
+ * a transaction of its own: whoever ends in the middle leaves nothing half done.
  *
- * @returns how many agents were corrected, and by how many sessions in all
- *
- * @example const { agents, drift } = await recountSessions(prisma);
+ * @example const { checked, agents, drift } = await recountSessions(prisma);
  */
 export async function recountSessions(
   prisma: PrismaClient,
-): Promise<{ agents: number; drift: number }> {
+  { chunkAgents = 1000, signal, onProgress }: RecountOptions = {},
+): Promise<Recount> {
+  const total: Recount = { checked: 0, agents: 0, drift: 0 };
+  let cursor: string | null = null;
+  for (;;) {
+    signal?.throwIfAborted();
+    const chunk: Recount & { cursor: string | null } = await recountChunk(
+      prisma,
+      cursor,
+      chunkAgents,
+    );
+    total.checked += chunk.checked;
+    total.agents += chunk.agents;
+    total.drift += chunk.drift;
+    if (chunk.checked < chunkAgents) return total;
+    cursor = chunk.cursor;
+    await onProgress?.(total);
+  }
+}
+
+function recountChunk(prisma: PrismaClient, cursor: string | null, agents: number) {
   return transaction(prisma, async (tx) => {
     // Two recounts at once would both add the same drift. The lock is taken by a statement of its
     // own, so that the recount's sees what the one before it has healed.
     await tx.$executeRaw`SELECT pg_advisory_xact_lock(hashtextextended('annals:session-counts', 0))`;
-    const [healed] = await tx.$queryRawUnsafe<[{ agents: number; drift: number }]>(RECOUNT);
-    return healed;
+    const [found] = await tx.$queryRawUnsafe<[Recount & { cursor: string | null }]>(
+      RECOUNT,
+      cursor,
+      agents,
+    );
+    return found;
   });
 }

@@ -7,6 +7,8 @@ export interface RunOptions {
   /** Added to the tests' environment; undefined removes a variable. */
   env?: Record<string, string | undefined>;
   cwd?: string;
+  /** Account and group to run as, which needs root. */
+  uid?: number;
   /** Then the process is killed with SIGKILL; default 30,000. */
   timeoutMs?: number;
   /** Written to standard input, which is then closed. */
@@ -53,12 +55,17 @@ export function spawnTsx(
   return start(process.execPath, ['--import', 'tsx', file, ...args], { env });
 }
 
-function start(
+/** Starts a program, and leaves it running. */
+export function start(
   file: string,
   args: string[],
-  { env, cwd = ROOT }: RunOptions,
+  { env, cwd = ROOT, uid }: RunOptions,
 ): ChildProcessWithoutNullStreams {
-  const child = spawn(file, args, { cwd, env: { ...process.env, ...env } });
+  const child = spawn(file, args, {
+    cwd,
+    env: { ...process.env, ...env },
+    ...(uid !== undefined && { uid, gid: uid }),
+  });
   child.stdin.on('error', () => {}); // the process may end without reading its input
   const { pid } = child;
   if (pid !== undefined) {

@@ -6,6 +6,7 @@ import { InterruptedError } from '../../errors.ts';
 import { startReporter } from '../../metrics/reports.ts';
 import { createWorkerMetrics } from '../../metrics/workerMetrics.ts';
 import { EVENT_KINDS } from '../../queues/catalogue.ts';
+import { startSchedules } from '../../schedules/runner.ts';
 import { startWorkers } from '../../workers/runtime.ts';
 import { inEnvironment, type Environment } from '../environment.ts';
 import { checkRedisSafety } from '../reach.ts';
@@ -43,6 +44,8 @@ export async function startWork(environment: Environment): Promise<() => Promise
     jobLockMs: config.ANNALS_JOB_LOCK_MS,
   });
   closer.add('backfill', () => backfill.stop(remainingMs()));
+  const schedules = await startSchedules({ ...environment, config });
+  closer.add('schedules', () => schedules.stop(remainingMs()));
 
   return async () => {
     let reported = JSON.stringify({});
@@ -57,7 +60,7 @@ export async function startWork(environment: Environment): Promise<() => Promise
     if (!stopping.aborted) await once(stopping, 'abort');
     clearInterval(totals);
 
-    await Promise.all([workers.stop(remainingMs()), backfill.stop(remainingMs())]);
+    await Promise.all([workers, backfill, schedules].map((running) => running.stop(remainingMs())));
     const stats = workers.stats();
     result(
       { queues: stats },

