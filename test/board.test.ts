@@ -12,7 +12,7 @@ import { startReporter, type Reporter } from '../src/metrics/reports.ts';
 import { createWorkerMetrics } from '../src/metrics/workerMetrics.ts';
 import { spoolFolder } from '../src/producers/spool/destination.ts';
 import type { QueueLocation } from '../src/queues/backend.ts';
-import { EVENT_KINDS } from '../src/queues/catalogue.ts';
+import { EVENT_KINDS, TASK_QUEUES } from '../src/queues/catalogue.ts';
 import { startWorkers, type Workers } from '../src/workers/runtime.ts';
 import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
 import { sample } from './support/events.ts';
@@ -146,7 +146,9 @@ describeBackends('the board', (locate) => {
     const { queues } = (await (await get('/queues/api/queues')).json()) as {
       queues: { name: string }[];
     };
-    expect(queues.map(({ name }) => name).sort()).toEqual([...EVENT_KINDS, 'backfill'].sort());
+    expect(queues.map(({ name }) => name).sort()).toEqual(
+      [...EVENT_KINDS, ...Object.keys(TASK_QUEUES)].sort(),
+    );
     const page = await get('/queues');
     expect(page.headers.get('content-security-policy')).toContain("script-src 'self'");
     expect(await page.text()).toContain('static/js/main');

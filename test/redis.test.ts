@@ -53,7 +53,7 @@ describeRedis('a Redis that workers start on', () => {
       ['--import', 'tsx', 'src/cli/main.ts', 'worker'],
       { env },
     );
-    expect(code).toBe(2);
+    expect(code, stderr).toBe(2);
     expect(stderr).toContain('its maxmemory-policy is allkeys-lru');
     expect(stderr).toContain('CONFIG SET maxmemory-policy noeviction');
 

@@ -17,7 +17,7 @@ const TOTALS_EVERY_MS = 60_000;
 
 export async function work(options: { json?: boolean }): Promise<void> {
   await inEnvironment({ ...options, needs: 'all', waits: true }, async (environment) => {
-    await ensureSchema(environment);
+    await prepareWork(environment);
     const finish = await startWork(environment);
     environment.say(
       `Writing ${EVENT_KINDS.join(', ')}, and whatever backfills are running; Ctrl-C stops`,
@@ -26,13 +26,19 @@ export async function work(options: { json?: boolean }): Promise<void> {
   });
 }
 
+/** Makes sure, before anything is started, that queues and tables are fit to be worked on. */
+export async function prepareWork(environment: Environment): Promise<void> {
+  const { log, queue } = environment;
+  if (queue.kind === 'redis') await checkRedisSafety(queue.url, log);
+  await ensureSchema(environment);
+}
+
 /**
  * Starts all that works on queues, and returns what waits for the stop, brings it about and prints
  * the totals.
  */
 export async function startWork(environment: Environment): Promise<() => Promise<0 | 1>> {
-  const { closer, config, databaseUrl, log, queue, remainingMs, result, stopping } = environment;
-  if (queue.kind === 'redis') await checkRedisSafety(queue.url, log);
+  const { closer, config, databaseUrl, log, remainingMs, result, stopping } = environment;
   const worker = `${hostname()}:${process.pid}`;
   const { hooks, snapshot } = createWorkerMetrics(worker);
   const reporter = startReporter({ databaseUrl, worker, snapshot, log });
