@@ -70,6 +70,11 @@ tell({ refused, left: left() }, () => process.exit());
 /** Files that hold events, whoever they belong to; a producer looks for orphans by itself. */
 function segmentsIn(folder: string): number {
   if (!existsSync(folder)) return 0;
-  return readdirSync(folder, { recursive: true }).filter((path) => String(path).endsWith('.log'))
-    .length;
+  try {
+    const paths = readdirSync(folder, { recursive: true });
+    return paths.filter((path) => String(path).endsWith('.log')).length;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return 1; // a folder went while it was read: look again
+  }
 }
