@@ -6,7 +6,6 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
 import { audit } from '../src/audit/audit.ts';
-import { applyMigrations } from '../src/database/migrations.ts';
 import { discardDeadLetters } from '../src/deadLetters/discard.ts';
 import { readDeadLetters } from '../src/deadLetters/read.ts';
 import { mergeLedger, readLedger } from '../src/ledger/ledger.ts';
@@ -34,9 +33,6 @@ describeBackends('the audit', (locate) => {
 
   beforeAll(async () => {
     db = await createTestDatabase();
-    // Commands want to know which migrations made the tables.
-    await db.sql('DROP SCHEMA public CASCADE; CREATE SCHEMA public');
-    await applyMigrations(db.url);
     await seedParents(db);
     location = locate(db);
     await prepareQueues(location);

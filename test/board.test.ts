@@ -6,7 +6,6 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 
 import { startBoard, type Board } from '../src/board/board.ts';
 import type { Config } from '../src/config.ts';
-import { applyMigrations } from '../src/database/migrations.ts';
 import { createLogger } from '../src/logger.ts';
 import { startReporter, type Reporter } from '../src/metrics/reports.ts';
 import { createWorkerMetrics } from '../src/metrics/workerMetrics.ts';
@@ -14,7 +13,7 @@ import { spoolFolder } from '../src/producers/spool/destination.ts';
 import type { QueueLocation } from '../src/queues/backend.ts';
 import { EVENT_KINDS, TASK_QUEUES } from '../src/queues/catalogue.ts';
 import { startWorkers, type Workers } from '../src/workers/runtime.ts';
-import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
+import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { sample } from './support/events.ts';
 import {
   describeBackends,
@@ -33,7 +32,7 @@ const TABLES = {
 } as const;
 
 describeBackends('the board', (locate) => {
-  let db: EmptyDatabase;
+  let db: TestDatabase;
   let location: QueueLocation;
   let config: Config;
   let workers: Workers;
@@ -42,8 +41,7 @@ describeBackends('the board', (locate) => {
   let queues: ReturnType<typeof openQueues>;
 
   beforeAll(async () => {
-    db = await createEmptyDatabase();
-    await applyMigrations(db.url); // the board looks at their record
+    db = await createTestDatabase();
     await seedParents(db);
     location = locate(db);
     config = testConfig({

@@ -4,14 +4,13 @@ import { chromium, type Browser, type BrowserContext, type Page } from 'playwrig
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { startBoard, type Board } from '../src/board/board.ts';
-import { applyMigrations } from '../src/database/migrations.ts';
 import { createLogger } from '../src/logger.ts';
 import { startReporter, type Reporter } from '../src/metrics/reports.ts';
 import { createWorkerMetrics } from '../src/metrics/workerMetrics.ts';
 import type { QueueLocation } from '../src/queues/backend.ts';
 import { EVENT_KINDS } from '../src/queues/catalogue.ts';
 import { startWorkers, type Workers } from '../src/workers/runtime.ts';
-import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
+import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { sample } from './support/events.ts';
 import { seedParents, testConfig, testProducer } from './support/pipeline.ts';
 
@@ -22,7 +21,7 @@ if (isMissing) console.warn(`${CHROMIUM} is missing: the board's pages are not l
 const PASSWORD = 'correct horse';
 
 describe.skipIf(isMissing)('the board in Chromium', () => {
-  let db: EmptyDatabase;
+  let db: TestDatabase;
   let location: QueueLocation;
   let workers: Workers;
   let reporter: Reporter;
@@ -34,8 +33,7 @@ describe.skipIf(isMissing)('the board in Chromium', () => {
   const complaints: string[] = [];
 
   beforeAll(async () => {
-    db = await createEmptyDatabase();
-    await applyMigrations(db.url);
+    db = await createTestDatabase();
     await seedParents(db);
     location = { kind: 'postgres', url: db.url, prefix: 'annals' };
     const config = testConfig({

@@ -67,7 +67,8 @@ it('start brings an empty database up to date and runs workers and board until S
 });
 
 it('board says what is pending in a database that is not ours to migrate', async () => {
-  const plain: TestDatabase = await createTestDatabase(); // made without Prisma's record
+  const plain: TestDatabase = await createTestDatabase();
+  await plain.sql('DROP TABLE _prisma_migrations'); // made by other means than Prisma
   const { url, stop } = await open('board', { DATABASE_URL: plain.url });
   const checks = async () => {
     const { checks } = (await (await fetch(`${url}/readyz`)).json()) as {

@@ -9,7 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 
-import { createTestDatabase, testPrefix, type TestDatabase } from './support/database.ts';
+import { testPrefix } from './support/database.ts';
+import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
 import { seedParents } from './support/pipeline.ts';
 import { ROOT, run, spawnTsx, type RunOptions, type RunResult } from './support/process.ts';
 
@@ -18,13 +19,12 @@ const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
   version: string;
 };
 
-let db: TestDatabase;
+let db: EmptyDatabase;
 let folder: string;
 let env: Record<string, string | undefined>;
 
 beforeAll(async () => {
-  db = await createTestDatabase();
-  await db.sql('DROP SCHEMA public CASCADE; CREATE SCHEMA public');
+  db = await createEmptyDatabase();
   folder = mkdtempSync(join(tmpdir(), 'annals-cli-'));
   const redis = inject('redisUrl');
   env = {
@@ -283,7 +283,7 @@ describe('annals emit and worker', () => {
     const worker = begin(['worker', '--json']);
     await until(() => worker.stderr.includes('Writing memory-access'));
     await seedParents(db);
-    await until(async () => (await db.prisma.memoryAccess.count()) === 2);
+    await until(async () => (await db.sql('SELECT FROM "MemoryAccess"')).length === 2);
     worker.child.kill('SIGTERM');
     expect(await worker.exited).toBe(0);
     expect(worker.stderr).toContain('Brought the database up to date');

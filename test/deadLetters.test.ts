@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 
-import { applyMigrations } from '../src/database/migrations.ts';
 import type { DeadLetter } from '../src/deadLetters/deadLetter.ts';
 import { readDeadLetters, type DeadLetterFilter } from '../src/deadLetters/read.ts';
 import { readLedger } from '../src/ledger/ledger.ts';
@@ -34,9 +33,6 @@ describeBackends('dead letters', (locate) => {
 
   beforeAll(async () => {
     db = await createTestDatabase();
-    // Commands want to know which migrations made the tables.
-    await db.sql('DROP SCHEMA public CASCADE; CREATE SCHEMA public');
-    await applyMigrations(db.url);
     await seedParents(db);
     location = locate(db);
     const config = testConfig({ ANNALS_JOB_ATTEMPTS: '2' });

@@ -3,16 +3,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
-import { applyMigrations } from '../src/database/migrations.ts';
-import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
+import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { run, spawnTsx } from './support/process.ts';
 
-let db: EmptyDatabase;
+let db: TestDatabase;
 let env: Record<string, string | undefined>;
 
 beforeAll(async () => {
-  db = await createEmptyDatabase();
-  await applyMigrations(db.url);
+  db = await createTestDatabase();
   await db.sql(
     `INSERT INTO "AI_Agent" ("id", "userId", "name", "capabilities", "configuration", "updatedAt", "totalSessions")
      VALUES ('right', 'user', '', '[]', '{}', now(), 0), ('wrong', 'user', '', '[]', '{}', now(), 3)`,

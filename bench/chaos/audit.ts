@@ -1,5 +1,6 @@
-import pg from 'pg';
+import type pg from 'pg';
 
+import { EVENT_TABLES } from '../../src/demo/ledger.ts';
 import { MEMORIES, type Claim } from './notes.ts';
 
 /** What the tables hold, against what the producers noted. */
@@ -13,14 +14,6 @@ export interface Findings {
   /** Memories whose `accessCount` is not the number of their accesses. */
   counterErrors: number;
 }
-
-const EVENT_TABLES = [
-  'MemoryAccess',
-  'StateTransition',
-  'SessionMetric',
-  'AgentMetric',
-  'SessionEvent',
-];
 
 export async function seedParents(client: pg.Client): Promise<void> {
   const statements = [

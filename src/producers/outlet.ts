@@ -4,12 +4,8 @@ import type { Queue } from 'bullmq';
 import type { Redis } from 'ioredis';
 
 import { UnavailableError } from '../errors.ts';
-import {
-  openProducerQueue,
-  openRedis,
-  prepareQueues,
-  type QueueLocation,
-} from '../queues/backend.ts';
+import { openProducerQueue, prepareQueues } from '../queues/backend.ts';
+import { openRedis, type QueueLocation } from '../queues/connection.ts';
 import type { EventKind } from '../queues/events.ts';
 import { RedisDisk } from './redisDisk.ts';
 

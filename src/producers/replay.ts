@@ -170,8 +170,8 @@ export class Replay {
   ): void {
     const { onCorrupt, onDrop, producerId, tally } = this.#options;
     if (segment.producerId === producerId) {
-      // Of those that could not be read some may be with the queue already, by way of the memory.
-      // Which, nobody knows: as long as any may be lost they count as that.
+      // Some of those that could not be read may be with the queue already, by way of the memory,
+      // but nobody knows which. All that may be lost count as lost.
       let left = unsent;
       for (const [kind, written] of segment.written) {
         const found = records.filter((record) => record.kind === kind).length;

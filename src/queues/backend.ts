@@ -1,24 +1,17 @@
 import {
   assertSchemaCompatibility,
-  createPostgresBackend,
-  createRedisBackend,
   Job,
   LATEST_SCHEMA_VERSION,
   Queue,
   runMigrations,
   SchemaMigrationRequiredError,
-  type BackendFactory,
-  type ConnectionOptions,
   type Processor,
-  type RedisQueueBackend,
   type Worker,
   type WorkerOptions,
 } from 'bullmq';
-import { Redis } from 'ioredis';
+import type { Redis } from 'ioredis';
 import pg from 'pg';
 
-import { flattenJson } from '../json.ts';
-import { isOutage } from '../outage.ts';
 import type { Envelope } from './envelope.ts';
 import {
   EVENT_STREAM_MAX_LENGTH,
@@ -28,15 +21,10 @@ import {
   type QueuePolicy,
   type TaskQueueName,
 } from './catalogue.ts';
-import { createPatientPostgresBackend } from './patient.ts';
+import { connect, type QueueLocation } from './connection.ts';
 import { SteadyWorker } from './steadyWorker.ts';
 
-/** Where the queues live. `prefix` is the key prefix in Redis and the schema in PostgreSQL. */
-export interface QueueLocation {
-  kind: 'redis' | 'postgres';
-  url: string;
-  prefix: string;
-}
+export type { QueueLocation } from './connection.ts';
 
 /** What a processor returns; it stands on the board as the job's return value. */
 export interface JobResult {
@@ -48,118 +36,8 @@ export type EventJob = Job<Envelope, JobResult>;
 export type EventQueue = Queue<EventJob>;
 export type EventWorker = Worker<Envelope, JobResult>;
 
-/** How a client of either back end connects. */
-interface Connection {
-  connection: ConnectionOptions;
-  prefix: string;
-  factory: BackendFactory<RedisQueueBackend>;
-}
-
-/** Milliseconds that a producer's command may take before the producer counts the queue as away. */
-const COMMAND_TIMEOUT_MS = 10_000;
-
 /** Milliseconds that a step of the migration may take, waiting for another process's included. */
 const PREPARE_TIMEOUT_MS = 60_000;
-
-const retryStrategy = (attempt: number) => Math.min(attempt * 100, 1000);
-
-/**
- * What a producer's call could not send it sends again itself: were the client to keep it as well,
- * an outage would fill the agent's memory, and then Redis, with copies.
- */
-const PRODUCER_REDIS = {
-  commandTimeout: COMMAND_TIMEOUT_MS,
-  enableOfflineQueue: false,
-  autoResendUnfulfilledCommands: false,
-};
-
-/**
- * Opens the connection that the queues of a producer share on Redis. It is the producer's to close:
- * BullMQ cannot let go of one of its own that was never made.
- */
-export function openRedis(location: QueueLocation): Redis {
-  return new Redis(location.url, {
-    maxRetriesPerRequest: null,
-    retryStrategy,
-    ...PRODUCER_REDIS,
-  });
-}
-
-/**
- * Milliseconds of silence after which a worker's connection to Redis counts as dead. Longer than
- * the 10 s that a worker waits for a job at most, in which silence is right.
- */
-const SILENCE_MS = 15_000;
-
-/** @param onOutage - told of what Redis answers a worker instead of serving it */
-function connect(
-  location: QueueLocation,
-  role: 'producer' | 'worker',
-  onOutage: (error: Error) => void = () => {},
-): Connection {
-  if (location.kind === 'redis') {
-    return {
-      // A worker's blocking commands must wait for ever; a producer must learn that Redis is away.
-      connection: {
-        url: location.url,
-        maxRetriesPerRequest: null,
-        retryStrategy,
-        maxLoadingRetryTime: 1000,
-        ...(role === 'producer' && PRODUCER_REDIS),
-        ...(role === 'worker' && {
-          socketTimeout: SILENCE_MS,
-          // A call that Redis refuses because it is read-only, full, … is made again after a pause
-          // on a new connection: BullMQ would count its failure against the job.
-          reconnectOnError: (error: Error) => {
-            if (!isOutage(error)) return false;
-            onOutage(error);
-            return 2;
-          },
-        }),
-      },
-      prefix: location.prefix,
-      factory: createRedisBackend,
-    };
-  }
-  return {
-    connection: {
-      connectionString: location.url,
-      schema: location.prefix,
-      max: role === 'producer' ? 2 : 4,
-      ...(role === 'producer' && { query_timeout: COMMAND_TIMEOUT_MS }),
-      connectionTimeoutMillis: 5000,
-      keepAlive: true,
-      application_name: `annals ${role}`,
-      types: { getTypeParser: parserOf },
-    },
-    prefix: location.prefix,
-    // The classes of BullMQ are typed by their back end, and code that takes either needs one type.
-    factory: (role === 'worker'
-      ? createPatientPostgresBackend
-      : createPostgresBackend) as unknown as BackendFactory<RedisQueueBackend>,
-  };
-}
-
-/** A number beyond 1.8e308 as PostgreSQL's jsonb prints it: with all of its digits. */
-const OVERLONG_NUMBER = /\d{309}/;
-
-/**
- * Parses what PostgreSQL sends. BullMQ reads a job's data as parsed JSON and stringifies it again,
- * which would turn a number that is too large for JavaScript into `null`, a right value of many
- * fields. As the string 'Infinity' it is refused for what it is. For what is nested too deeply to
- * be stringified see `flattenJson`.
- */
-function parserOf(oid: number, format?: 'text' | 'binary'): unknown {
-  if (oid !== pg.types.builtins.JSONB) return pg.types.getTypeParser(oid, format);
-  return (text: string) => {
-    const flat = flattenJson(text);
-    return OVERLONG_NUMBER.test(flat)
-      ? JSON.parse(flat, (_, value: unknown) =>
-          value === Infinity || value === -Infinity ? String(value) : value,
-        )
-      : JSON.parse(flat);
-  };
-}
 
 /**
  * Makes a location ready for queues: brings the PostgreSQL back end's own schema up to date, and

@@ -4,17 +4,15 @@ import { Command } from 'commander';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
 import { addBackfill } from '../../src/cli/backfill.ts';
-import { applyMigrations } from '../../src/database/migrations.ts';
-import { createEmptyDatabase } from '../support/emptyDatabase.ts';
+import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { run, spawnTsx } from '../support/process.ts';
 import { seedPlain } from './fixture.ts';
 
-let db: Awaited<ReturnType<typeof createEmptyDatabase>>;
+let db: TestDatabase;
 let env: Record<string, string | undefined>;
 
 beforeAll(async () => {
-  db = await createEmptyDatabase();
-  await applyMigrations(db.url);
+  db = await createTestDatabase();
   await seedPlain(db, 1000);
   env = {
     DATABASE_URL: db.url,

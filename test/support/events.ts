@@ -1,3 +1,4 @@
+import { EVENT_TABLES } from '../../src/demo/ledger.ts';
 import type { EncodedEvent, EventKind } from '../../src/queues/events.ts';
 import { encodeEvent, EVENT_KINDS } from '../../src/queues/events.ts';
 import type { TestDatabase } from './database.ts';
@@ -45,14 +46,6 @@ export function sample(kind: EventKind, n: number, second = n): Record<string, u
 export function encodedSample(kind: EventKind, n: number, second = n): EncodedEvent {
   return encodeEvent(kind, sample(kind, n, second));
 }
-
-const EVENT_TABLES = [
-  'MemoryAccess',
-  'StateTransition',
-  'SessionMetric',
-  'AgentMetric',
-  'SessionEvent',
-];
 
 /** All that events leave behind, as text that is equal exactly where the tables are. */
 export async function snapshot(db: TestDatabase): Promise<string> {

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
-import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import pg from 'pg';
 import type { TestProject } from 'vitest/node';
 
+import { applyMigrations } from '../../src/database/migrations.ts';
 import { initCluster } from '../../src/embedded/cluster.ts';
 import { postgresUrl, startPostgres, stopPostgres } from '../../src/embedded/postgres.ts';
 import { freePort, type ServerProcess } from '../../src/embedded/process.ts';
@@ -21,8 +22,6 @@ declare module 'vitest' {
     redisUrl: string | null;
   }
 }
-
-const MIGRATIONS = new URL('../../prisma/migrations/', import.meta.url);
 
 /** What the run holds goes with the run: speed is all that counts. */
 const THROWAWAY_SETTINGS = {
@@ -106,27 +105,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
 
 /** A database with every migration applied, which `createTestDatabase` clones. */
 async function createTemplate(url: string): Promise<void> {
-  const run = async (database: string, statements: string[]) => {
-    const client = new pg.Client({
-      connectionString: Object.assign(new URL(url), { pathname: database }).href,
-    });
-    await client.connect();
-    try {
-      // Each as one simple query: a lone CREATE INDEX CONCURRENTLY is then outside a transaction.
-      for (const sql of statements) await client.query(sql);
-    } finally {
-      await client.end();
-    }
-  };
-  await run('postgres', ['CREATE DATABASE annals_template']);
-  const files = existsSync(MIGRATIONS)
-    ? readdirSync(MIGRATIONS, { withFileTypes: true })
-        .filter((entry) => entry.isDirectory())
-        .map((entry) => new URL(`${entry.name}/migration.sql`, MIGRATIONS))
-        .toSorted((a, b) => (a.href < b.href ? -1 : 1))
-    : [];
-  await run(
-    'annals_template',
-    files.map((file) => readFileSync(file, 'utf8')),
-  );
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    await client.query('CREATE DATABASE annals_template');
+  } finally {
+    await client.end();
+  }
+  await applyMigrations(Object.assign(new URL(url), { pathname: 'annals_template' }).href);
 }
