@@ -46,18 +46,23 @@ const LAG = `SELECT CASE WHEN bool_or("state" IS NULL) THEN NULL
   ELSE coalesce(max(extract(epoch FROM "replay_lag")), 0) * 1000 END::float8 AS "lagMs" FROM pg_stat_replication HAVING count(*) > 0
 UNION ALL SELECT 0 WHERE NOT EXISTS (SELECT FROM pg_stat_replication)`;
 
-// Our own sessions wait for a second at most, and are not what holding would help.
+// Our own sessions wait for a second at most, and are not what holding would help. What a session
+// does is hidden from a role that is neither its own nor in pg_monitor, but not its locks, its
+// process and its application: so one that is hidden gives NULL, and no reading passes for a zero.
 const SIGNALS = `
 SELECT
   (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - l."waitstart")), 0) * 1000
    FROM pg_locks l JOIN pg_stat_activity a USING (pid)
    WHERE NOT l."granted" AND a.datname = current_database() AND a.application_name <> 'annals backfill')::float8 AS "waitMs",
-  (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - a.query_start)), 0) * 1000
-   FROM pg_stat_progress_vacuum v JOIN pg_stat_activity a USING (pid)
-   WHERE v.datname = current_database() AND v.relid = to_regclass(quote_ident($1)))::float8 AS "vacuumMs",
-  (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - query_start)), 0) * 1000
+  (SELECT CASE WHEN bool_or(a.query_start IS NULL) THEN NULL
+     ELSE coalesce(max(extract(epoch FROM clock_timestamp() - a.query_start)), 0) * 1000 END
+   FROM pg_stat_progress_vacuum v JOIN pg_stat_activity a USING (pid) JOIN pg_locks l USING (pid)
+   WHERE v.datname = current_database() AND l."mode" = 'ShareUpdateExclusiveLock'
+     AND l."relation" = to_regclass(quote_ident($1)) AND l."database" = a.datid)::float8 AS "vacuumMs",
+  (SELECT CASE WHEN bool_or(state IS NULL) THEN NULL
+     ELSE coalesce(max(extract(epoch FROM clock_timestamp() - query_start)) FILTER (WHERE state = 'active'), 0) * 1000 END
    FROM pg_stat_activity
-   WHERE datname = current_database() AND application_name = 'annals worker' AND state = 'active')::float8 AS "writeMs"`;
+   WHERE datname = current_database() AND application_name = 'annals worker')::float8 AS "writeMs"`;
 
 /**
  * Reads five signals: replica lag, sessions that wait for locks, vacuum of the table, how long the
@@ -102,8 +107,9 @@ export function createThrottle(pool: pg.Pool, location: QueueLocation): Throttle
 
 interface Signals {
   waitMs: number;
-  vacuumMs: number;
-  writeMs: number;
+  /** Null where it is hidden from our role. */
+  vacuumMs: number | null;
+  writeMs: number | null;
 }
 
 interface Reading {
@@ -122,9 +128,11 @@ function judge({ lag, signals, queued }: Reading, limits: Limits): string | unde
 
   const lagValue = Object.values(lag.value ?? {})[0];
   const lagMs = lagValue === null || lagValue === undefined ? NaN : Number(lagValue);
-  if (Number.isNaN(lagMs))
-    return unreadable('replica lag', new Error('no figure (is the role in pg_monitor?)'));
+  const hidden = new Error('no figure (is the role in pg_monitor?)');
+  if (Number.isNaN(lagMs)) return unreadable('replica lag', hidden);
   const { waitMs, vacuumMs, writeMs } = signals.value;
+  if (vacuumMs === null) return unreadable('the vacuum of the table', hidden);
+  if (writeMs === null) return unreadable('the writes of the event workers', hidden);
   const deepest = queued.value.toSorted((a, b) => b.jobs - a.jobs)[0];
   const over = (value: number, limit: number, what: string) =>
     value > limit ? `held: ${what} ${Math.round(value)} ms, over ${limit}` : undefined;

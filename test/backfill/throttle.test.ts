@@ -3,7 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 
-import { openQueue } from '../../src/queues/backend.ts';
+import { openPool } from '../../src/backfill/database.ts';
+import { createThrottle, DEFAULT_LIMITS, type Throttle } from '../../src/backfill/throttle.ts';
+import { openQueue, prepareQueues } from '../../src/queues/backend.ts';
 import { describeBackends } from '../support/pipeline.ts';
 import { createFixture, seedPlain, SESSIONS, type Fixture } from './fixture.ts';
 
@@ -108,6 +110,100 @@ describeBackends('a backfill', (locate) => {
         await vacuuming;
       };
     });
+  });
+});
+
+describeBackends('a signal that cannot be read', (locate) => {
+  let db: Fixture;
+  let throttle: Throttle;
+  let stranger: pg.Pool;
+  const clients: pg.Client[] = [];
+
+  /** As a role that may see the tables, and no more. */
+  beforeEach(async () => {
+    db = await createFixture(locate);
+    await prepareQueues(db.location);
+    await seedPlain(db, 6000);
+    const role = `stranger_${new URL(db.url).pathname.slice(1)}`;
+    await db.sql(`CREATE ROLE "${role}" LOGIN PASSWORD 'stranger'`);
+    stranger = openPool(
+      Object.assign(new URL(db.url), { username: role, password: 'stranger' }).href,
+      2,
+    );
+    throttle = createThrottle(stranger, db.location);
+  });
+  afterEach(async () => {
+    await throttle.close();
+    await stranger.end();
+    await Promise.all(clients.splice(0).map((client) => client.end()));
+    await db.sql(`DROP ROLE "stranger_${new URL(db.url).pathname.slice(1)}"`);
+    await db.drop();
+  });
+
+  const begin = async (applicationName: string, sql: string) => {
+    const client = new pg.Client({ connectionString: db.url, application_name: applicationName });
+    client.on('error', () => {});
+    await client.connect();
+    clients.push(client);
+    const { rows } = await client.query('SELECT pg_backend_pid() AS pid');
+    const work = client.query(sql).catch(() => {});
+    return async () => {
+      await db.sql(`SELECT pg_cancel_backend(${rows[0].pid})`);
+      await work;
+    };
+  };
+  const held = () => throttle.holds('AgentSession', DEFAULT_LIMITS);
+  const seen = async (expected: string | undefined) => {
+    await expect.poll(held, { timeout: 5000 }).toBe(expected);
+  };
+
+  it('holds: writes of event workers of another role', async () => {
+    await seen(undefined);
+    const end = await begin('annals worker', 'SELECT pg_sleep(60)');
+    await seen(
+      'held: the writes of the event workers cannot be read: no figure (is the role in pg_monitor?)',
+    );
+    await end();
+    await clients.pop()!.end();
+    await seen(undefined);
+  });
+
+  it('holds: a vacuum by another role, but of this table only', async () => {
+    const slowly = 'SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1;';
+    const vacuum = async (table: string) => {
+      const end = await begin('somebody', slowly);
+      await end();
+      const client = clients.at(-1)!;
+      const work = client.query(`VACUUM "${table}"`).catch(() => {});
+      await expect
+        .poll(async () => (await db.sql('SELECT FROM pg_stat_progress_vacuum')).length)
+        .toBeGreaterThan(0);
+      return async () => {
+        await db.sql(
+          `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'VACUUM%'`,
+        );
+        await work;
+      };
+    };
+    const endOther = await vacuum('ModuleState');
+    await sleep(300); // longer than a reading serves
+    expect(await held()).toBeUndefined();
+    await endOther();
+    const end = await vacuum('AgentSession');
+    await seen(
+      'held: the vacuum of the table cannot be read: no figure (is the role in pg_monitor?)',
+    );
+    await end();
+    await seen(undefined);
+  });
+
+  it('holds: queues that are out of reach', async () => {
+    const away = Object.assign(new URL(db.location.url), { port: '1' }).href;
+    const blind = createThrottle(stranger, { ...db.location, url: away });
+    expect(await blind.holds('AgentSession', DEFAULT_LIMITS)).toMatch(
+      /^held: the depth of the queues cannot be read: \S/,
+    );
+    await Promise.race([blind.close().catch(() => {}), sleep(1000)]);
   });
 });
 
