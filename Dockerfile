@@ -19,6 +19,7 @@ WORKDIR /app
 COPY --from=build /src/package.json /src/prisma.config.ts ./
 COPY --from=build /src/node_modules node_modules
 COPY --from=build /src/dist dist
+COPY --from=build /src/assets assets
 COPY --from=build /src/prisma prisma
 COPY --from=build /src/tools tools
 RUN install -d -o node -g node /data

@@ -9,8 +9,10 @@ import { nearest } from './nearest.ts';
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
-const integer = (min: number, max: number) =>
-  z.coerce.number({ error: 'takes a whole number' }).int().min(min).max(max);
+const integer = (min: number, max: number) => {
+  const error = `takes a whole number from ${min} to ${max}`;
+  return z.coerce.number({ error }).int({ error }).min(min, { error }).max(max, { error });
+};
 
 /** A connection URL of one of `schemes`; the value itself is never repeated in a fault. */
 const url = (...schemes: string[]) =>
@@ -200,6 +202,18 @@ export const SETTINGS = {
   ANNALS_ON_FULL: setting(
     z.enum(['drop', 'throw']).default('drop'),
     'What becomes of a new event when memory and spool are full: `drop` it and count it, or `throw` from `emit`.',
+  ),
+  OTEL_EXPORTER_OTLP_ENDPOINT: setting(
+    url('http:', 'https:').optional(),
+    'OpenTelemetry receiver (OTLP over HTTP), such as `http://localhost:4318`, that producers and workers send traces to. Unset: no tracing.',
+    true,
+  ),
+  OTEL_SDK_DISABLED: setting(
+    z
+      .enum(['true', 'false'])
+      .default('false')
+      .transform((text) => text === 'true'),
+    'Whether nothing is traced although a receiver is named.',
   ),
 } as const;
 

@@ -6,6 +6,7 @@ import {
   type ProducerOptions as BareOptions,
 } from './producers/producer.ts';
 import type { QueueLocation } from './queues/backend.ts';
+import { flushTraces } from './queues/tracing.ts';
 
 export interface ProducerOptions extends Omit<BareOptions, 'queue' | 'config'> {
   /** Where the queues are. Default: as the configuration says, embedded where it says nothing. */
@@ -43,12 +44,12 @@ export function createProducer(options: ProducerOptions = {}): Producer {
   // not waited for: a close keeps to its deadline.
   const closeProducer = producer.close.bind(producer);
   producer.close = (closing) =>
-    closeProducer(closing).finally(
-      () =>
-        void servers?.then(
-          (opened) => opened.close(),
-          () => {},
-        ),
-    );
+    closeProducer(closing).finally(() => {
+      void flushTraces();
+      void servers?.then(
+        (opened) => opened.close(),
+        () => {},
+      );
+    });
   return producer;
 }

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -13,6 +13,7 @@ import { spoolFolder } from '../src/producers/spool/destination.ts';
 import { openProducerQueue, prepareQueues, type QueueLocation } from '../src/queues/backend.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { forgetEvents, sample } from './support/events.ts';
+import { removeFolder } from './support/files.ts';
 import {
   describeBackends,
   drained,
@@ -50,7 +51,7 @@ describeBackends('the audit', (locate) => {
   afterAll(async () => {
     await queues.close();
     await db.drop();
-    rmSync(folder, { recursive: true });
+    removeFolder(folder);
   });
 
   const annals = (...args: string[]) =>

@@ -1,20 +1,23 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
 import { startBoard, type Board } from '../src/board/board.ts';
+import { DeadLetterReader } from '../src/board/deadLetters.ts';
 import type { Config } from '../src/config.ts';
 import { createLogger } from '../src/logger.ts';
 import { startReporter, type Reporter } from '../src/metrics/reports.ts';
 import { createWorkerMetrics } from '../src/metrics/workerMetrics.ts';
 import { spoolFolder } from '../src/producers/spool/destination.ts';
-import type { QueueLocation } from '../src/queues/backend.ts';
+import { openTaskQueue, openTaskWorker, type QueueLocation } from '../src/queues/backend.ts';
 import { EVENT_KINDS, TASK_QUEUES } from '../src/queues/catalogue.ts';
 import { startWorkers, type Workers } from '../src/workers/runtime.ts';
+import { recountSessions } from '../src/services/sessionCounts.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { sample } from './support/events.ts';
+import { removeFolder } from './support/files.ts';
 import {
   describeBackends,
   drained,
@@ -88,6 +91,19 @@ describeBackends('the board', (locate) => {
     expect(await (await get('/healthz')).json()).toEqual({ status: 'ok' });
   });
 
+  it('is not ready, and says why, while its figures cannot be read', async () => {
+    const database = async () => {
+      const { checks } = (await (await get('/readyz')).json()) as { checks: { database: string } };
+      return checks.database;
+    };
+    await db.sql('ALTER TABLE "EventLedger" RENAME TO "hidden"');
+    await expect.poll(database).toMatch(/^figures cannot be read: .*"EventLedger" does not exist/);
+    expect((await get('/readyz')).status).toBe(503);
+    expect(await metric('annals_up', { part: 'database' })).toBe(0);
+    await db.sql('ALTER TABLE "hidden" RENAME TO "EventLedger"');
+    await expect.poll(database).toBe('ok');
+  });
+
   it('counts in /metrics what SQL counts, duplicates and dead letters too', async () => {
     const producer = testProducer(location, { env: { ANNALS_PACK_MAX_EVENTS: '7' } });
     for (const kind of EVENT_KINDS) {
@@ -125,6 +141,9 @@ describeBackends('the board', (locate) => {
       metric('annals_events_dead_lettered_total', labels);
     await expect.poll(() => dead({ cause: 'unknown_reference' })).toBe(1);
     await expect.poll(() => dead({ cause: 'unreadable', kind: 'transition' })).toBe(1);
+    const now = (queue: string) => metric('annals_dead_letter_events', { queue });
+    await expect.poll(() => now('memory-access'), { timeout: 30_000 }).toBe(1);
+    await expect.poll(() => now('transition'), { timeout: 30_000 }).toBe(1);
     await expect
       .poll(() => metric('annals_queue_jobs', { queue: 'memory-access', state: 'dead_letter' }))
       .toBe(1);
@@ -136,7 +155,7 @@ describeBackends('the board', (locate) => {
     mkdirSync(folder, { recursive: true });
     writeFileSync(join(folder, '00000001.log'), 'x'.repeat(1234));
     await expect.poll(() => metric('annals_spool_bytes', {})).toBe(1234);
-    rmSync(config.ANNALS_SPOOL_DIR, { recursive: true });
+    removeFolder(config.ANNALS_SPOOL_DIR);
     await expect.poll(() => metric('annals_spool_bytes', {})).toBe(0);
   });
 
@@ -149,7 +168,76 @@ describeBackends('the board', (locate) => {
     );
     const page = await get('/queues');
     expect(page.headers.get('content-security-policy')).toContain("script-src 'self'");
-    expect(await page.text()).toContain('static/js/main');
+    const text = await page.text();
+    expect(text).toContain('static/js/main');
+    expect(text).not.toContain('https://');
+  });
+
+  it('tells the drift that the last scheduled recount found', async () => {
+    expect(await (await get('/')).text()).toContain('None has run.');
+    await db.sql(
+      `UPDATE "AI_Agent" SET "totalSessions" = "totalSessions" + 3 WHERE "id" = 'agent'`,
+    );
+    const worker = openTaskWorker(
+      location,
+      'session-counts',
+      async () => ({ ...(await recountSessions(db.prisma)), tookMs: 7 }),
+      {},
+    );
+    const queue = openTaskQueue(location, 'session-counts');
+    await queue.add('by hand', {});
+    await expect
+      .poll(() => metric('annals_session_counts_drift_sessions', {}), { timeout: 20_000 })
+      .toBe(3);
+    expect(await metric('annals_session_counts_drifted_agents', {})).toBe(1);
+    const finished = await metric('annals_session_counts_finished_timestamp_seconds', {});
+    expect(Math.abs(Date.now() / 1000 - finished)).toBeLessThan(60);
+    expect((await (await get('/')).text()).replaceAll(/\s+/g, ' ')).toMatch(
+      /1 was wrong, by 3 sessions in all, and healed/,
+    );
+    await worker.close();
+    await queue.close();
+  });
+
+  it('counts all dead letters by reason, and forgets those that are gone', async () => {
+    const queue = queues.metrics;
+    await queue.addBulk(
+      Array.from({ length: 137 }, (_, n) => ({ name: 'foreign', data: { v: n + 2 } as never })),
+    );
+    await drained(queues);
+    const reader = new DeadLetterReader(queue);
+    const read = async () => {
+      let found = await reader.read();
+      while (found.unread > 0) found = await reader.read();
+      return found.groups.map(({ count }) => count);
+    };
+    expect(await read()).toEqual([137]);
+    expect(await read()).toEqual([137]);
+    for (const job of await queue.getJobs(['failed'], 50, 99)) await job.remove();
+    expect(await read()).toEqual([87]);
+    await queue.clean(0, 0, 'failed');
+    expect(await read()).toEqual([]);
+  });
+
+  it('changes nothing where it is to show only', async () => {
+    const job = await queues.transition.getJobs(['failed'], 0, 0);
+    const config = testConfig({ ANNALS_BOARD_PORT: '0', ANNALS_BOARD_READ_ONLY: 'true' });
+    const showing = await startBoard({
+      databaseUrl: db.url,
+      queue: location,
+      config,
+      log: createLogger(config),
+    });
+    const queue = `${showing.url}/queues/api/queues/transition`;
+    const change = (path: string) =>
+      fetch(`${queue}${path}`, { method: 'PUT', headers: { origin: showing.url } });
+    for (const path of ['/pause', '/clean/failed', `/${job[0]?.id}/retry/failed`, '/empty']) {
+      expect((await change(path)).status, path).toBe(403);
+    }
+    expect((await fetch(`${queue}/${job[0]?.id}`)).status).toBe(200);
+    expect(await queues.transition.isPaused()).toBe(false);
+    expect(await job[0]?.getState()).toBe('failed');
+    await showing.stop(5000);
   });
 
   it('takes changes from its own pages only', async () => {

@@ -8,7 +8,7 @@ import { createLogger } from '../src/logger.ts';
 import { startReporter, type Reporter } from '../src/metrics/reports.ts';
 import { createWorkerMetrics } from '../src/metrics/workerMetrics.ts';
 import type { QueueLocation } from '../src/queues/backend.ts';
-import { EVENT_KINDS } from '../src/queues/catalogue.ts';
+import { EVENT_KINDS, TASK_QUEUES } from '../src/queues/catalogue.ts';
 import { startWorkers, type Workers } from '../src/workers/runtime.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { sample } from './support/events.ts';
@@ -61,6 +61,7 @@ describe.skipIf(isMissing)('the board in Chromium', () => {
     context = await browser.newContext({
       httpCredentials: { username: 'annals', password: PASSWORD },
       viewport: { width: 1280, height: 900 },
+      locale: 'en-US', // without one in the environment, Chromium names one that its Intl refuses
     });
     page = await context.newPage();
     page.on('pageerror', (error) => complaints.push(error.message));
@@ -116,13 +117,20 @@ describe.skipIf(isMissing)('the board in Chromium', () => {
     await expect.poll(() => reason.count(), { timeout: 30_000 }).toBe(1);
 
     await page.goto(`${board.url}/queues`);
-    for (const name of [...EVENT_KINDS, 'backfill']) {
+    for (const name of [...EVENT_KINDS, ...Object.keys(TASK_QUEUES)]) {
       await page.getByText(name, { exact: true }).first().waitFor();
     }
     await page.goto(`${board.url}/queues/queue/memory-access?status=failed`);
     await page.getByText('unknown id').first().waitFor();
+    await page.locator('a[href*="/queues/queue/memory-access/"]').first().click();
+    await page.waitForURL(/\/queues\/queue\/memory-access\/[^?]+/);
+    await page.getByText('memoryId: unknown id "late"').first().waitFor();
+    await page.getByRole('tab', { name: 'Data' }).click();
+    await page.getByText('reasons').first().waitFor();
+    expect(complaints).toEqual([]);
     await db.sql(`INSERT INTO "InteractionMemory" ("id", "userId", "agentId", "type", "content",
       "importance", "updatedAt") VALUES ('late', 'user', 'agent', 'fact', '{}', 0.5, now())`);
+    await page.goBack();
     await page
       .getByRole('button', { name: /^Retry/ })
       .last()

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, inject, it, vi } from 'vitest';
 
 import { createTestDatabase, testPrefix, type TestDatabase } from './support/database.ts';
 import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
+import { removeFolder } from './support/files.ts';
 import { run, spawnTsx } from './support/process.ts';
 
 vi.setConfig({ testTimeout: 240_000 }); // programs take their time to start on a busy machine
@@ -34,7 +35,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await db.drop();
-  rmSync(folder, { recursive: true });
+  removeFolder(folder);
 });
 
 /** Starts a command and resolves when its board answers. */

@@ -1,9 +1,23 @@
 import { expect, it } from 'vitest';
 
+import { expose } from '../src/board/exposition.ts';
 import { figuresOf, increase, mean, quantile, sum } from '../src/board/figures.ts';
 import { duration, html, number } from '../src/board/html.ts';
 import { StallWatch, STALL_MS } from '../src/board/stall.ts';
+import type { Totals } from '../src/ledger/totals.ts';
 import { createWorkerMetrics, METRIC } from '../src/metrics/workerMetrics.ts';
+import { EVENT_KINDS } from '../src/queues/catalogue.ts';
+
+it('a counter that was not read yet is not exposed: as 0 it would look like a reset', async () => {
+  const checks = { database: null, queue: null, migrations: null, commits: null };
+  const deadLetters = { groups: [], unread: 0 };
+  const sight = { at: 0, checks, queues: [], reports: [], backfills: [], deadLetters };
+  const figures = { accepted: 7, dropped: 6, committed: 5, duplicates: 4, discarded: 3 };
+  const totals = Object.fromEntries(EVENT_KINDS.map((kind) => [kind, figures])) as Totals;
+  const rest = { ...sight, spoolBytes: 0, recount: null };
+  expect(await expose({ ...rest, totals: null })).not.toMatch(/^annals_events_/m);
+  expect(await expose({ ...rest, totals })).toMatch(/^annals_events_dropped_total.* 6$/m);
+});
 
 /** What a worker reports after batches of these lags, in seconds. */
 async function report(worker: string, ...batches: number[][]) {

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -6,6 +6,7 @@ import { describe, expect, inject, it } from 'vitest';
 
 import { makeSchedule } from '../bench/chaos/schedule.ts';
 import { run } from './support/process.ts';
+import { removeFolder } from './support/files.ts';
 
 describe('the schedule of faults', () => {
   it('depends on nothing but the seed and the back end', () => {
@@ -51,7 +52,7 @@ describe.each(['redis', 'postgres'])('processes and servers struck, queues on %s
         deadLetters: 0,
         attemptsBurned: 0,
       });
-      rmSync(folder, { recursive: true, force: true });
+      removeFolder(folder);
     },
   );
 });

@@ -1,6 +1,6 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +11,7 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 
 import { testPrefix } from './support/database.ts';
 import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
+import { removeFolder } from './support/files.ts';
 import { seedParents } from './support/pipeline.ts';
 import { ROOT, run, spawnTsx, type RunOptions, type RunResult } from './support/process.ts';
 
@@ -40,7 +41,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await db.drop();
-  rmSync(folder, { recursive: true });
+  removeFolder(folder);
 });
 
 const annals = (args: string[], options: RunOptions = {}): Promise<RunResult> =>

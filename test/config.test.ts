@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest';
 
 import { loadConfig, unknownSettings } from '../src/config.ts';
 import { ConfigError } from '../src/errors.ts';
+import { removeFolder } from './support/files.ts';
 
 function faultsOf(env: NodeJS.ProcessEnv): string {
   try {
@@ -103,7 +104,7 @@ test('a .env file stands behind the environment', () => {
   } finally {
     process.chdir(before.cwd);
     process.env = before.env;
-    rmSync(folder, { recursive: true });
+    removeFolder(folder);
   }
 });
 

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, chownSync, mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,6 +11,7 @@ import { parse } from 'yaml';
 
 import { loadConfig, SETTINGS } from '../src/config.ts';
 import { buildImage, execForm, readStages } from './support/dockerfile.ts';
+import { removeFolder } from './support/files.ts';
 import { ROOT, run, start } from './support/process.ts';
 import { startPostgres, startRedis, type TestServer } from './support/servers.ts';
 
@@ -21,10 +22,16 @@ interface Service {
   read_only?: boolean;
   stop_grace_period?: string;
   ports?: string[];
+  profiles?: string[];
+  volumes?: string[];
+  healthcheck?: { test: string[] };
 }
 
 const text = readFileSync(join(ROOT, 'docker-compose.yml'), 'utf8');
-const compose = parse(text, { merge: true }) as { services: Record<string, Service> };
+const compose = parse(text, { merge: true }) as {
+  services: Record<string, Service>;
+  volumes: Record<string, null>;
+};
 /** The services that run Annals. */
 const ours = Object.entries(compose.services).filter(([, { image }]) => image === 'annals');
 
@@ -42,15 +49,27 @@ describe('docker-compose.yml', () => {
   });
 
   it('sets what Annals reads, to what it takes', () => {
-    expect(ours.map(([name]) => name)).toEqual(['migrate', 'worker']);
+    expect(ours.map(([name]) => name)).toEqual(['migrate', 'worker', 'board']);
     for (const [, { environment }] of ours) {
       expect(Object.keys(SETTINGS)).toEqual(expect.arrayContaining(Object.keys(environment)));
       const values = Object.entries(environment).map(([name, value]) => [
         name,
-        value.replace(/\$\{\w+[^}]*\}/g, 'secret'),
+        value.replace(/\$\{\w+[^}]*\}/g, 'a-long-secret'),
       ]);
       const config = loadConfig(Object.fromEntries(values));
-      expect(config.DATABASE_URL).toBe('postgresql://annals:secret@postgres:5432/annals');
+      expect(config.DATABASE_URL).toBe('postgresql://annals:a-long-secret@postgres:5432/annals');
+    }
+  });
+
+  it('mounts what is in the repository, and starts the monitoring only when it is asked to', () => {
+    for (const [name, { profiles, volumes = [] }] of Object.entries(compose.services)) {
+      expect(profiles).toEqual(
+        ['prometheus', 'grafana'].includes(name) ? ['monitoring'] : undefined,
+      );
+      for (const [source = ''] of volumes.map((volume) => volume.split(':'))) {
+        if (source.startsWith('./')) expect(existsSync(join(ROOT, source)), source).toBe(true);
+        else expect(Object.keys(compose.volumes)).toContain(source);
+      }
     }
   });
 
@@ -60,8 +79,12 @@ describe('docker-compose.yml', () => {
     expect(Number.parseInt(stop_grace_period!) * 1000).toBeGreaterThan(deadline + 1000);
   });
 
-  it('publishes nothing, and writes nothing to a container', () => {
-    for (const { ports } of Object.values(compose.services)) expect(ports).toBeUndefined();
+  it('publishes to this machine alone, and only what has a password; writes nothing to a container', () => {
+    const published = Object.entries(compose.services).filter(([, { ports }]) => ports);
+    expect(published.map(([name]) => name)).toEqual(['board', 'prometheus', 'grafana']);
+    for (const port of published.flatMap(([, { ports = [] }]) => ports)) {
+      expect(port).toMatch(/^127\.0\.0\.1:/);
+    }
     for (const [, service] of ours) expect(service.read_only).toBe(true);
   });
 });
@@ -99,7 +122,31 @@ describe('Dockerfile', () => {
   afterAll(async () => {
     await redis?.stop();
     await postgres?.stop();
-    rmSync(folder, { recursive: true, force: true });
+    removeFolder(folder);
+  });
+
+  it('makes a board that shows its pages, and is healthy', { timeout: 60_000 }, async () => {
+    const { command, environment, healthcheck } = compose.services['board']!;
+    const { program, words, options } = container(...command);
+    // Any port that is free, for that of the compose file may not be.
+    const board = start(program, words, { ...options, env: { ...env, ANNALS_BOARD_PORT: '0' } });
+    let said = '';
+    board.stderr.setEncoding('utf8').on('data', (chunk: string) => (said += chunk));
+    board.stdout.setEncoding('utf8').on('data', (chunk: string) => (said += chunk));
+    const exited = once(board, 'exit');
+    while (!said.includes('Board: http') && board.exitCode === null) await sleep(50);
+    const [url = ''] = /http:\/\/127\.0\.0\.1:\d+/.exec(said) ?? [said];
+    const [, node = '', ...check] = healthcheck!.test.map((word) =>
+      word.replace(`http://127.0.0.1:${environment['ANNALS_BOARD_PORT']}`, url),
+    );
+    expect(check.join(' ')).toContain(url);
+    expect(await run(node, check, options)).toMatchObject({ code: 0 });
+    for (const path of ['/', '/assets/board.js', '/assets/uPlot.js', '/queues', '/metrics']) {
+      expect((await fetch(`${url}${path}`)).status, path).toBe(200);
+    }
+    board.kill('SIGTERM');
+    expect(await exited).toEqual([0, null]);
+    expect((await run(node, check, options)).code).toBe(1);
   });
 
   const container = (...args: string[]) => {

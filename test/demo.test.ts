@@ -4,7 +4,6 @@ import {
   mkdtempSync,
   readFileSync,
   realpathSync,
-  rmSync,
   symlinkSync,
   utimesSync,
 } from 'node:fs';
@@ -22,9 +21,11 @@ import { Plan } from '../src/demo/plan.ts';
 import type { Report } from '../src/demo/report.ts';
 import { Simulation } from '../src/demo/simulation.ts';
 import { takeLease } from '../src/embedded/lease.ts';
+import { EVENT_KINDS } from '../src/queues/catalogue.ts';
 import { isAlive } from '../src/embedded/orphan.ts';
 import { EnhancedSchemaService } from '../src/services/enhancedSchemaService.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
+import { removeFolder } from './support/files.ts';
 import { drained, openQueues, testProducer, testWorkers } from './support/pipeline.ts';
 import { run, spawnTsx } from './support/process.ts';
 import { onPath } from './support/programs.ts';
@@ -35,7 +36,7 @@ const DEMO_MS = 120_000;
 describe('npm run demo', { timeout: DEMO_MS + 10_000 }, () => {
   let folder: string;
   beforeAll(() => (folder = mkdtempSync(join(tmpdir(), 'annals-test-'))));
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  afterAll(() => removeFolder(folder));
 
   const nothingConfigured = {
     DATABASE_URL: undefined,
@@ -52,9 +53,9 @@ describe('npm run demo', { timeout: DEMO_MS + 10_000 }, () => {
     expect(processes.split('\n').filter((line) => line.includes(dataDir))).toEqual([]);
   }
 
-  async function demo(name: string, env: Record<string, string | undefined>) {
+  async function demo(name: string, env: Record<string, string | undefined>, ...options: string[]) {
     const file = join(folder, `${name}.json`);
-    const args = ['run', 'demo', '--', '--events', '3000', '--report', file];
+    const args = ['run', 'demo', '--', '--events', '3000', '--report', file, ...options];
     const { code, stdout, stderr } = await run('npm', args, { env, timeoutMs: DEMO_MS });
     expect(code, stdout + stderr).toBe(0);
     expectNothingLeft(stdout);
@@ -85,6 +86,22 @@ describe('npm run demo', { timeout: DEMO_MS + 10_000 }, () => {
     expect(stdout).toMatch(/3,000 committed/);
     expect(stdout).toMatch(/MemoryAccess rows +1,350 +1,350 {2}✓/);
     expect(stdout).toContain('Nothing lost, nothing twice');
+  });
+
+  it('shows itself on a board, whose metrics equal the tables', async () => {
+    const { report, stdout } = await demo(
+      'board',
+      { ...nothingConfigured, ANNALS_BOARD_PORT: '0' },
+      '--board',
+    );
+    expect(stdout).toMatch(/^board: http:\/\/127\.0\.0\.1:\d+$/m);
+    const told = report.checks.filter(({ name }) => name.startsWith('/metrics '));
+    expect(told.map(({ name }) => name)).toEqual(
+      ['committed', 'accepted', 'duplicates', 'dropped'].flatMap((figure) =>
+        EVENT_KINDS.map((kind) => `/metrics ${figure}, ${kind}`),
+      ),
+    );
+    expect(told.filter(({ ok }) => !ok)).toEqual([]);
   });
 
   it('does so without redis-server, too', async () => {
@@ -135,7 +152,7 @@ describe('npm run demo', { timeout: DEMO_MS + 10_000 }, () => {
     } finally {
       await lease.close();
       while (isAlive(lease.pids.supervisor)) await sleep(20);
-      for (const path of [starting, alive, served]) rmSync(path, { recursive: true });
+      for (const path of [starting, alive, served]) removeFolder(path);
     }
   });
 

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -10,6 +10,7 @@ import type { Finding } from '../src/doctor/finding.ts';
 import { checkNode } from '../src/doctor/machine.ts';
 import { createTestDatabase, describeRedis, type TestDatabase } from './support/database.ts';
 import { createEmptyDatabase } from './support/emptyDatabase.ts';
+import { removeFolder } from './support/files.ts';
 import { run } from './support/process.ts';
 import { startPostgres, startRedis, type TestServer } from './support/servers.ts';
 
@@ -21,7 +22,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await db.drop();
-  rmSync(folder, { recursive: true });
+  removeFolder(folder);
 });
 
 async function doctor(
@@ -165,6 +166,17 @@ describe('annals doctor on a PostgreSQL', () => {
     expect(statusOf('Redis')).toBe('skipped');
   });
 
+  it('knows a role that does not see what would hold a backfill', async () => {
+    await client.query(`CREATE ROLE "some app" LOGIN PASSWORD 'app'`);
+    const url = Object.assign(new URL(postgres.url), { username: 'some app', password: 'app' });
+    const blind = await doctor({ DATABASE_URL: url.href });
+    expect(blind.complaints['PostgreSQL monitoring']).toMatch(
+      /^warning: .*a backfill is held .* → GRANT pg_monitor TO "some app";$/,
+    );
+    await client.query('GRANT pg_monitor TO "some app"');
+    expect((await doctor({ DATABASE_URL: url.href })).statusOf('PostgreSQL monitoring')).toBe('ok');
+  });
+
   it('finds what would lose rows or stop work', async () => {
     await set({
       synchronous_commit: 'off',
@@ -182,7 +194,7 @@ describe('annals doctor on a PostgreSQL', () => {
     expect(complaints['PostgreSQL takes writes']).toMatch(/^failed: .*read-only/);
     expect(complaints['PostgreSQL time-outs']).toMatch(/^warning: statement_timeout=2000 ms/);
     expect(complaints['PostgreSQL connections']).toMatch(
-      /^warning: \d+ of \d+ free; a worker opens 256 at most → Raise max_connections/,
+      /^warning: \d+ of \d+ free; a worker opens 257 at most → Raise max_connections/,
     );
   });
 

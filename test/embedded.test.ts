@@ -34,6 +34,7 @@ import { startPostgres, stopPostgres } from '../src/embedded/postgres.ts';
 import { freePort } from '../src/embedded/process.ts';
 import { claimSocket, socketFolder } from '../src/embedded/socket.ts';
 import { describeRedis } from './support/database.ts';
+import { removeFolder } from './support/files.ts';
 import { forgetPid, killAtExit } from './support/pids.ts';
 import { run, spawnTsx } from './support/process.ts';
 import { onPath } from './support/programs.ts';
@@ -60,9 +61,9 @@ afterEach(async () => {
   for (const pid of pids) forgetPid(pid);
   if (existsSync(dataDir)) {
     // A long path has its socket elsewhere.
-    rmSync(socketFolder(realpathSync(dataDir)), { recursive: true, force: true });
+    removeFolder(socketFolder(realpathSync(dataDir)));
   }
-  rmSync(folder, { recursive: true, force: true });
+  removeFolder(folder);
 });
 
 /** A lease of a PostgreSQL alone whose servers stop at once after it, unless `request` says otherwise. */

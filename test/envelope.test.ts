@@ -1,6 +1,7 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
 import { openEnvelope, packEnvelope } from '../src/queues/envelope.ts';
+import { encodeEvent } from '../src/queues/events.ts';
 import { encodedSample } from './support/events.ts';
 
 const open = (text: string) => openEnvelope('metrics', JSON.parse(text));
@@ -30,4 +31,65 @@ it.each([
   expect(opened.valid).toHaveLength(1);
   expect(opened.refused).toEqual([]);
   expect(opened.producer).toBeUndefined();
+});
+
+describe('the JSON of the events, where the text of the job is at hand', () => {
+  const samples = [1, 2, 3].map((n) => encodedSample('metrics', n));
+  const events = samples.map(({ json }) => JSON.parse(json));
+  const ours = samples.map(({ json }) => json).join(',');
+  const spaced = events.map((event) => JSON.stringify(event, null, 1)).join(' ,');
+  const opened = (text: string) => openEnvelope('metrics', JSON.parse(text), text);
+  const jsonOf = (text: string) => {
+    const { valid } = opened(text);
+    return valid.json(0, valid.length);
+  };
+  const { id, accepted, dropped } = ledger;
+
+  it.each([
+    ['ours', packEnvelope(samples, ledger), ours],
+    ['ours without a producer', packEnvelope(samples), ours],
+    [
+      'ours, from PostgreSQL',
+      JSON.stringify({ v: 1, events, producer: { id, dropped, accepted } }),
+      ours,
+    ],
+    ['without a producer, from PostgreSQL', JSON.stringify({ v: 1, events }), ours],
+    ['events with spaces', `{"v":1,"events":[${spaced}]}`, spaced],
+  ])('is what the job has: %s', (_, text, expected) => {
+    expect(jsonOf(text)).toBe(expected);
+    expect(opened(text).valid.bytes).toBe(Buffer.byteLength(expected));
+  });
+
+  it.each([
+    ['an envelope with spaces', `{ "v": 1, "events": [${spaced}] }`],
+    ['members in another order', `{"events":[${spaced}],"v":1}`],
+    ['reasons of a dead letter', `{"v":1,"events":[${spaced}],"reasons":[]}`],
+    ['a foreign member', `{"v":1,"events":[${spaced}],"x":[]}`],
+    ['a space at the end', `{"v":1,"events":[${spaced}]} `],
+    ['an escape', `{"v":1,"events":[${spaced.replace('"metricType"', '"metric\\u0054ype"')}]}`],
+  ])('is our own: %s', (_, text) => expect(jsonOf(text)).toBe(ours));
+
+  it('is our own again once that is not taken, and of a part', () => {
+    const { valid } = opened(`{"v":1,"events":[${spaced}]}`);
+    expect(valid.json(1, 3)).toBe(
+      samples
+        .slice(1)
+        .map(({ json }) => json)
+        .join(','),
+    );
+    expect(valid.json(0, 3)).toBe(spaced);
+    expect(valid.forgetText()).toBe(true);
+    expect(valid.forgetText()).toBe(false);
+    expect(valid.json(0, 3)).toBe(ours);
+  });
+
+  it('is our own where one of the events is refused or has to be changed', () => {
+    const shouting = { ...events[1], id: events[1].id.toUpperCase() };
+    const text = JSON.stringify({ v: 1, events: [events[0], shouting, { wrong: true }] });
+    const { valid, refused } = opened(text);
+    expect(refused).toHaveLength(1);
+    expect(valid.json(0, valid.length)).toBe(
+      [events[0], events[1]].map((event) => encodeEvent('metrics', event).json).join(','),
+    );
+  });
 });

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -8,6 +8,7 @@ import { openServers } from '../src/embedded/index.ts';
 import { createProducer, type EventInput } from '../src/index.ts';
 import { openQueue } from '../src/queues/backend.ts';
 import { describeRedis, redisUrl, testPrefix } from './support/database.ts';
+import { removeFolder } from './support/files.ts';
 import { testConfig } from './support/pipeline.ts';
 
 const ACCESS: EventInput<'memory-access'> = {
@@ -21,7 +22,7 @@ let folder: string;
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'annals-producer-'));
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterAll(() => removeFolder(folder));
 
 it('sends to embedded servers when nothing is configured', async () => {
   const config = testConfig({

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 
-import { openProducerQueue, type QueueLocation } from '../src/queues/backend.ts';
+import { openProducerQueue, prepareQueues, type QueueLocation } from '../src/queues/backend.ts';
 import type { Workers } from '../src/workers/runtime.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { eventId, forgetEvents, sample } from './support/events.ts';
@@ -29,6 +29,32 @@ const POISONS: [what: string, json: string, field: string | null][] = [
   ['an unknown parent', withField('memoryId', '"nobody"'), 'memoryId'],
   ['a value out of range', withField('usefulness', '1.01'), 'usefulness'],
 ];
+
+it('a batch that PostgreSQL has no time for is halved until it has', async () => {
+  const db = await createTestDatabase();
+  const location: QueueLocation = { kind: 'postgres', url: db.url, prefix: 'annals' };
+  await seedParents(db);
+  await db.sql(`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END'`);
+  await db.sql(`CREATE TRIGGER slow BEFORE INSERT ON "MemoryAccess"
+    FOR EACH ROW EXECUTE FUNCTION slow()`);
+  const name = new URL(db.url).pathname.slice(1);
+  await db.sql(`ALTER DATABASE "${name}" SET statement_timeout = '500ms'`);
+  const workers = await testWorkers(db, location);
+  const producer = testProducer(location, { env: { ANNALS_PACK_MAX_EVENTS: '100' } });
+  for (let n = 0; n < 100; n++) {
+    producer.emit('memory-access', sample('memory-access', n) as never); // 2 s in one statement
+  }
+  await producer.close();
+  const stored = async () => {
+    const [row] = await db.sql('SELECT count(*)::int AS n FROM "MemoryAccess"');
+    return row.n;
+  };
+  await expect.poll(stored).toBe(100);
+  expect(workers.stats()['memory-access']).toMatchObject({ inserted: 100, refused: 0 });
+  await workers.stop(10_000);
+  await db.drop();
+});
 
 describeBackends('one poisoned event among 1,000', (locate) => {
   let db: TestDatabase;
@@ -97,5 +123,42 @@ describeBackends('one poisoned event among 1,000', (locate) => {
     }
     const [counters] = await db.sql('SELECT sum("accessCount")::int AS n FROM "InteractionMemory"');
     expect(counters.n).toBe(row.n);
+  });
+});
+
+describeBackends('events that somebody else wrote', (locate) => {
+  it('are stored however they are written', async () => {
+    const db = await createTestDatabase();
+    await seedParents(db);
+    const location = locate(db);
+    const events = Array.from({ length: 6 }, (_, n) =>
+      JSON.stringify({ ...sample('session-event', n), sequence: n, duration: 10 }),
+    );
+    const [plain = '', float = '', exponent = '', hidden = '', last = '', spaced = ''] = events;
+    const texts = [
+      `{"v":1,"events":[${plain}]}`,
+      `{"v":1,"events":[${float.replace('"sequence":1,', '"sequence":1.0,')}]}`,
+      `{"v":1,"events":[${exponent.replace('"duration":10', '"duration":1e1')}]}`,
+      `{"v":1,"events":[${hidden}],"events":[${last}]}`, // which is what JSON takes the last for
+      `{"v":1,"events":[${JSON.stringify(JSON.parse(spaced), null, 2)}]}`,
+    ];
+    expect(texts[1]).toContain('1.0');
+    expect(texts[2]).toContain('1e1');
+    await prepareQueues(location);
+    const queue = openProducerQueue(location, 'session-event');
+    // Before there is a worker, so that all are written together.
+    for (const text of texts) await queue.add('session-event', text);
+    await queue.close();
+    const queues = openQueues(location);
+    const workers = await testWorkers(db, location);
+    await drained(queues);
+    expect(
+      await db.sql('SELECT "sequence", "duration" FROM "SessionEvent" ORDER BY "sequence"'),
+    ).toEqual([0, 1, 2, 4, 5].map((sequence) => ({ sequence, duration: 10 })));
+    expect(workers.stats()['session-event']).toMatchObject({ inserted: 5, refused: 0 });
+    expect(await queues['session-event'].getFailedCount()).toBe(0);
+    await queues.close();
+    await workers.stop(10_000);
+    await db.drop();
   });
 });

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 
 import { expect, it } from 'vitest';
 import { z } from 'zod';
@@ -27,15 +27,40 @@ it('README lists every setting as src/config.ts has it', () => {
   else expect(readme).toBe(expected);
 });
 
-it('.env.example names every setting, and no other', () => {
-  const example = Object.entries(SETTINGS)
-    .map(
-      ([name, { schema, about }]) =>
-        `# ${about.replaceAll('`', '')}\n#${name}=${schema.safeParse(undefined).data ?? ''}\n`,
-    )
+/** Variables of the docs that are no settings of ours. */
+const READ_BY_OTHERS = {
+  OTEL_SERVICE_NAME: 'Read by OpenTelemetry: the name of the service in traces.',
+  OTEL_RESOURCE_ATTRIBUTES: 'Read by OpenTelemetry: what traces say of the process, as key=value,…',
+  OTEL_EXPORTER_OTLP_HEADERS: 'Read by OpenTelemetry: what the receiver asks for, as key=value,…',
+  POSTGRES_PASSWORD: 'Read by docker-compose.yml: letters and digits, as the two below.',
+  VALKEY_PASSWORD: 'Read by docker-compose.yml.',
+  BOARD_PASSWORD: 'Read by docker-compose.yml.',
+};
+
+it('.env.example names every setting, what others read, and nothing else', () => {
+  const settings = Object.entries(SETTINGS).map(
+    ([name, { schema, about }]) => [name, about, schema.safeParse(undefined).data ?? ''] as const,
+  );
+  const others = Object.entries(READ_BY_OTHERS).map(([name, about]) => [name, about, ''] as const);
+  const example = [...settings, ...others]
+    .map(([name, about, initial]) => `# ${about.replaceAll('`', '')}\n#${name}=${initial}\n`)
     .join('\n');
   if (update) writeFileSync(path('.env.example'), example);
   else expect(readFileSync(path('.env.example'), 'utf8')).toBe(example);
+});
+
+it('every variable of the docs is in .env.example, and the reverse', () => {
+  const pages = ['README.md', ...readdirSync(path('docs')).map((name) => `docs/${name}`)];
+  const docs = [...pages.filter((page) => page.endsWith('.md')), 'docker-compose.yml'].map((page) =>
+    readFileSync(path(page), 'utf8'),
+  );
+  const named = docs.flatMap(
+    (text) => text.match(/\b(?:[A-Z]+_PASSWORD|(?:ANNALS|OTEL|DATABASE|REDIS)_[A-Z_]+)\b/g) ?? [],
+  );
+  const example = readFileSync(path('.env.example'), 'utf8').matchAll(/^#([A-Z_]+)=/gm);
+  expect([...new Set(named)].toSorted()).toEqual(
+    Array.from(example, ([, name = '']) => name).toSorted(),
+  );
 });
 
 it('docs/events.schema.json is the JSON Schema of an envelope of each kind', () => {

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -6,6 +6,7 @@ import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
+import { removeFolder } from './support/files.ts';
 import { openQueues } from './support/pipeline.ts';
 import { ROOT, run } from './support/process.ts';
 import { createUserAndAgent } from './service/fixture.ts';
@@ -38,7 +39,7 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'annals-readme-'));
 });
 afterAll(async () => {
-  rmSync(folder, { recursive: true, force: true });
+  removeFolder(folder);
   await db.drop();
 });
 

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,6 +13,7 @@ import type { Naming } from '../src/replay/records.ts';
 import { replay, type ReplayReport } from '../src/replay/replay.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { snapshot } from './support/events.ts';
+import { removeFolder } from './support/files.ts';
 import { describeBackends, drained, openQueues, testConfig } from './support/pipeline.ts';
 
 /** Real conversations that are kept beside the project, not in it. */
@@ -86,7 +87,7 @@ let folder: string;
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'annals-replay-'));
 });
-afterAll(() => rmSync(folder, { recursive: true }));
+afterAll(() => removeFolder(folder));
 
 function fileOf(lines: unknown[], end = '\n'): string {
   const file = join(folder, 'airline-test.ndjson');

@@ -3,7 +3,6 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
-  rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -15,6 +14,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 
 import { freePort } from '../src/embedded/process.ts';
 import { createEmptyDatabase, type EmptyDatabase, onServer } from './support/emptyDatabase.ts';
+import { removeFolder } from './support/files.ts';
 import { ROOT, run } from './support/process.ts';
 import {
   drift,
@@ -221,7 +221,7 @@ test('prisma migrate dev, status and reset work in a project, and say what Prism
   const project = mkdtempSync(join(tmpdir(), 'annals-project-'));
   const own = await createEmptyDatabase();
   onTestFinished(async () => {
-    rmSync(project, { recursive: true });
+    removeFolder(project);
     await own.drop();
   });
   for (const path of ['package.json', 'prisma.config.ts', 'prisma', 'tools'])

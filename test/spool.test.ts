@@ -1,13 +1,17 @@
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
+import { startProxy } from '../bench/chaos/proxy.ts';
 import { SpoolError, SpoolFullError, UnavailableError } from '../src/errors.ts';
 import type { Producer } from '../src/producers/producer.ts';
+import { KEEP_MS } from '../src/producers/replay.ts';
 import { prepareQueues, type QueueLocation } from '../src/queues/backend.ts';
+import { openRedis } from '../src/queues/connection.ts';
 import {
   createTestDatabase,
   describeRedis,
@@ -16,6 +20,7 @@ import {
   type TestDatabase,
 } from './support/database.ts';
 import { eventId, sample } from './support/events.ts';
+import { removeFolder } from './support/files.ts';
 import { openQueues, testProducer } from './support/pipeline.ts';
 import { run, spawnTsx, type RunResult } from './support/process.ts';
 import type { ProducerJob } from './support/producerMain.ts';
@@ -34,7 +39,7 @@ let spool: string;
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), 'annals-spool-'));
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterAll(() => removeFolder(folder));
 beforeEach(() => {
   spool = mkdtempSync(join(folder, 'test-'));
 });
@@ -234,7 +239,7 @@ describe('what a dead producer left', () => {
     });
     emit(producer, 0, 100);
     await producer.flush();
-    rmSync(spool, { recursive: true });
+    removeFolder(spool);
     isAway = false;
     await reaches(producer, ({ spooled }) => spooled === 0);
     emit(producer, 100, 150);
@@ -288,6 +293,34 @@ describeRedis('durability sync', () => {
   });
 });
 
+describeRedis('a Redis with an append-only file', () => {
+  it('is asked what it has on disk, where it can say so; else events are kept for 5 s', async () => {
+    const server = await startRedis();
+    const location: QueueLocation = { kind: 'redis', url: server.url, prefix: testPrefix() };
+    const redis = openRedis(location);
+    const producer = open(location, { durability: 'sync' });
+    try {
+      await once(redis, 'ready');
+      const [, major, minor] = /^redis_version:(\d+)\.(\d+)/m.exec(await redis.info()) ?? [];
+      const canSay = Number(major) > 7 || (Number(major) === 7 && Number(minor) >= 2);
+      emit(producer, 0, 100);
+      await reaches(producer, ({ delivered }) => delivered === 100);
+      const deliveredAt = performance.now();
+      expect(producer.stats().spooledBytes).toBeGreaterThan(0);
+      await reaches(producer, ({ spooledBytes }) => spooledBytes === 0);
+      const keptMs = performance.now() - deliveredAt;
+      if (canSay) {
+        expect(keptMs).toBeLessThan(KEEP_MS / 2); // an fsync a second
+        expect(await redis.info('commandstats')).toContain('cmdstat_waitaof:calls=');
+      } else expect(keptMs).toBeGreaterThan(KEEP_MS * 0.9);
+    } finally {
+      redis.disconnect();
+      await producer.close();
+      await server.stop();
+    }
+  });
+});
+
 describeRedis('a Redis', () => {
   let server: TestServer;
   let location: QueueLocation;
@@ -308,6 +341,65 @@ describeRedis('a Redis', () => {
       .toEqual(ids(0, 100));
     await producer.close();
     expect(producer.stats()).toMatchObject({ accepted: 100, delivered: 100, spooledBytes: 0 });
+  });
+
+  it('that is back is sent what waits as soon as it is connected', async () => {
+    const proxy = await startProxy(server.url);
+    const producer = open({ ...location, url: proxy.url, prefix: testPrefix() });
+    let waitedMs = 0;
+    for (let outage = 1; outage <= 5; outage++) {
+      await producer.flush();
+      proxy.refuse();
+      emit(producer, 10 * (outage - 1), 10 * outage);
+      await sleep(2500); // the replay, and nothing else, tries by now, and once a second
+      expect(producer.stats()).toMatchObject({ spooled: 10, delivered: 10 * (outage - 1) });
+      const { admitted } = proxy;
+      proxy.admit();
+      while (proxy.admitted === admitted) await sleep(2);
+      const connectedAt = performance.now();
+      await reaches(producer, ({ delivered }) => delivered === 10 * outage);
+      waitedMs += performance.now() - connectedAt;
+    }
+    // Without being told, half a second each time, on average.
+    expect(waitedMs / 5).toBeLessThan(200);
+    await producer.close();
+    proxy.close();
+  });
+
+  it('is reached again when its connection went silent', async () => {
+    const proxy = await startProxy(server.url);
+    const producer = open({ ...location, url: proxy.url, prefix: testPrefix() });
+    emit(producer, 0, 10);
+    await producer.flush();
+    const { admitted } = proxy;
+    proxy.silence();
+    emit(producer, 10, 20);
+    await reaches(producer, ({ delivered }) => delivered === 20);
+    expect(proxy.admitted).toBeGreaterThan(admitted);
+    await producer.close();
+    proxy.close();
+  });
+
+  it('is reached again when the one at its address became a replica', async () => {
+    const replica = await startRedis({ appendonly: false });
+    const admin = openRedis({ ...location, url: replica.url });
+    await once(admin, 'ready');
+    await admin.config('SET', 'requirepass', new URL(server.url).password);
+    const proxy = await startProxy(server.url);
+    proxy.lead(replica.url);
+    const moved = { ...location, prefix: testPrefix() };
+    const producer = open({ ...moved, url: proxy.url });
+    emit(producer, 0, 10);
+    await producer.flush();
+    await admin.replicaof('127.0.0.1', 1);
+    proxy.lead(server.url);
+    emit(producer, 10, 20);
+    await reaches(producer, ({ delivered }) => delivered === 20);
+    expect(await queuedIds(moved)).toEqual(ids(10, 20));
+    await producer.close();
+    admin.disconnect();
+    proxy.close();
+    await replica.stop();
   });
 
   it('that hangs and dies while the producer connects is no harm', async () => {

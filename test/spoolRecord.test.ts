@@ -1,8 +1,14 @@
+import { mkdtempSync, readdirSync, readlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 
 import { encodeRecord, readRecords, type SpoolRecord } from '../src/producers/spool/record.ts';
+import { Segment } from '../src/producers/spool/segment.ts';
 import { EVENT_KINDS } from '../src/queues/events.ts';
+import { removeFolder } from './support/files.ts';
 
 const record: fc.Arbitrary<SpoolRecord> = fc.record({
   kind: fc.constantFrom(...EVENT_KINDS),
@@ -67,3 +73,30 @@ it('finds its way through any bytes before, between and after', () => {
     }),
   );
 });
+
+/** Whether this process has the file open. */
+const isOpen = (path: string) =>
+  readdirSync('/proc/self/fd').some((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`) === path;
+    } catch {
+      return false; // that of the listing itself
+    }
+  });
+
+it.skipIf(process.platform !== 'linux')(
+  'a segment that is written and sealed during its fsync is not closed without another',
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'annals-segment-'));
+    const segment = Segment.create(join(folder, '1.log'), 'producer');
+    segment.append('one', []);
+    const first = segment.sync();
+    segment.append('two', []);
+    segment.seal();
+    await first;
+    expect(isOpen(segment.path)).toBe(true);
+    await segment.sync();
+    expect(isOpen(segment.path)).toBe(false);
+    removeFolder(folder);
+  },
+);

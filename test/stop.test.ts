@@ -67,7 +67,18 @@ async function exitOf(child: ChildProcess): Promise<number | null> {
   return code;
 }
 
-/** Sends SIGTERM; `tookMs` is how long it took to end. */
+/** Milliseconds in which what a test waits for has to be there: it is to say what was not. */
+const PATIENCE_MS = 60_000;
+
+async function until(what: () => string, isThere: () => boolean | Promise<boolean>): Promise<void> {
+  const giveUpAt = performance.now() + PATIENCE_MS;
+  while (!(await isThere())) {
+    if (performance.now() > giveUpAt) throw new Error(`not within ${PATIENCE_MS} ms: ${what()}`);
+    await sleep(20);
+  }
+}
+
+/** Sends SIGTERM; `tookMs` is how long it took to end. One that does not is killed, which its code tells. */
 async function stopTime({
   child,
   exited,
@@ -77,7 +88,10 @@ async function stopTime({
 }) {
   const stoppedAt = performance.now();
   child.kill('SIGTERM');
-  return { code: await exited, tookMs: performance.now() - stoppedAt };
+  const killer = setTimeout(() => child.kill('SIGKILL'), PATIENCE_MS);
+  const code = await exited;
+  clearTimeout(killer);
+  return { code, tookMs: performance.now() - stoppedAt };
 }
 
 /** A process that takes exactly the deadline to stop, as far as this machine's load lets anything. */
@@ -90,10 +104,13 @@ async function startClock() {
 }
 
 async function says(worker: { output: string; child: ChildProcess }, text: string | RegExp) {
-  while (!(typeof text === 'string' ? worker.output.includes(text) : text.test(worker.output))) {
-    if (worker.child.exitCode !== null) throw new Error(`it ended: ${worker.output}`);
-    await sleep(20);
-  }
+  await until(
+    () => `${text} in: ${worker.output}`,
+    () => {
+      if (worker.child.exitCode !== null) throw new Error(`it ended: ${worker.output}`);
+      return typeof text === 'string' ? worker.output.includes(text) : text.test(worker.output);
+    },
+  );
 }
 
 /** Puts right events on a queue, of numbers that no other place has. */
@@ -156,7 +173,7 @@ describeRedis('SIGTERM to a worker', () => {
     'ends it within its deadline and a second, whatever is up, down or hung',
     { timeout: 300_000 },
     async () => {
-      const workers = [];
+      const workers: ReturnType<typeof startWorker>[] = [];
       for (const { postgres, queue } of places) {
         const worker = startWorker(databases[postgres].url, queue);
         workers.push(worker);
@@ -174,12 +191,15 @@ describeRedis('SIGTERM to a worker', () => {
       await Promise.all(STATES.map((state) => bring(databases[state], state)));
       // Those whose PostgreSQL is away take jobs, and have to hold them.
       await Promise.all(
-        places.map(async ({ queue, postgres }, index) => {
+        places.map(async ({ name, queue, postgres }, index) => {
           if (queue.kind === 'postgres') return;
           await fill(queue, index * 1000);
           if (postgres === 'up') return;
           const queues = openQueues(queue);
-          while ((await queues['memory-access'].getActiveCount()) === 0) await sleep(20);
+          await until(
+            () => `a job that is active: ${name}: ${workers[index]?.output}`,
+            async () => (await queues['memory-access'].getActiveCount()) > 0,
+          );
           await queues.close();
         }),
       );
@@ -277,7 +297,11 @@ describe('a worker whose servers are away at the start', () => {
         (
           await query<{ n: number }>(postgres.url, 'SELECT count(*)::int AS n FROM "MemoryAccess"')
         )[0]!.n;
-      while ((await rows()) < before[0]!.n + JOBS * EVENTS_PER_JOB) await sleep(50);
+      const wanted = before[0]!.n + JOBS * EVENTS_PER_JOB;
+      await until(
+        () => `${wanted} rows: ${worker.output}`,
+        async () => (await rows()) >= wanted,
+      );
       worker.child.kill('SIGTERM');
       expect(await worker.exited).toBe(0);
     },

@@ -85,7 +85,8 @@ function optionsOf({ format, log }, names, width) {
         : { range: (_, min, max) => [0, Math.max(1, (max ?? 0) * 1.1)] },
     },
     axes: [
-      { ...axis, space: 60, size: 28, values: '{HH}:{mm}' },
+      // Seconds: ticks are told in minutes, and none stands twice.
+      { ...axis, space: 60, size: 28, incrs: [60, 120, 300], values: '{HH}:{mm}' },
       {
         ...axis,
         size: 54,

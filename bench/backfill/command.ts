@@ -1,7 +1,8 @@
 import { writeFileSync } from 'node:fs';
 
-import { InvalidArgumentError, type Command } from 'commander';
+import { Option, type Command } from 'commander';
 
+import { wholeNumber } from '../command.ts';
 import { onOwnGround } from '../ground.ts';
 import { measure } from './measure.ts';
 
@@ -14,13 +15,15 @@ export interface BackfillReport {
   ratioToFloor: number;
   ratioToLoop: number;
   peakRssMb: number;
+  /** What the engine's run was said to take after a tenth of it, by what it took. */
+  estimateAtTenth: number;
 }
 
-export const wholeNumber = (text: string): number => {
-  const value = Number(text);
-  if (Number.isInteger(value) && value > 0) return value;
-  throw new InvalidArgumentError('It takes a whole number above 0.');
-};
+interface Options {
+  rows: number;
+  ids: 'mixed' | 'random';
+  report?: string;
+}
 
 export function addBackfillBench(program: Command): void {
   program
@@ -30,9 +33,14 @@ export function addBackfillBench(program: Command): void {
         'with its verification, and a loop of Prisma reads and updates (on a part).',
     )
     .option('--rows <n>', 'rows in all', wholeNumber, 1_000_000)
+    .addOption(
+      new Option('--ids <kind>', 'ids that grow with time but for memories, or none that do')
+        .choices(['mixed', 'random'])
+        .default('mixed'),
+    )
     .option('--report <file>', 'write the figures as JSON to this file')
-    .action(async ({ rows, report: file }: { rows: number; report?: string }) => {
-      const report = await onOwnGround((ground) => measure(ground, rows));
+    .action(async ({ rows, ids, report: file }: Options) => {
+      const report = await onOwnGround((ground) => measure(ground, rows, ids));
       console.table(report);
       if (file) writeFileSync(file, `${JSON.stringify(report, null, 2)}\n`);
     });

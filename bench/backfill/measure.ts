@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { openPool } from '../../src/backfill/database.ts';
 import { start } from '../../src/backfill/runs.ts';
 import { readStatus } from '../../src/backfill/status.ts';
+import { DEFAULT_LIMITS } from '../../src/backfill/throttle.ts';
 import { TRANSFORMS } from '../../src/backfill/transforms/index.ts';
 import { startBackfillWorker } from '../../src/backfill/worker.ts';
 import { createPrismaClient } from '../../src/database/client.ts';
@@ -10,7 +11,7 @@ import type { Ground } from '../../src/demo/ground.ts';
 import { canonicalJson, sha256Hex } from '../../src/json.ts';
 import { createLogger } from '../../src/logger.ts';
 import type { BackfillReport } from './command.ts';
-import { copyDatabase, seedPlainRows, withClient } from './data.ts';
+import { copyDatabase, IDS, RANDOM_IDS, seedPlainRows, withClient } from './data.ts';
 
 /** Rows of each table that the loop goes through. */
 const LOOP_ROWS = 1000;
@@ -35,9 +36,13 @@ const FLOOR = [
      "memoryType" = CASE lower("type") WHEN 'fact' THEN 'fact' WHEN 'preference' THEN 'preference' WHEN 'conversation' THEN 'interaction' END`,
 ];
 
-export async function measure(ground: Ground, wanted: number): Promise<BackfillReport> {
+export async function measure(
+  ground: Ground,
+  wanted: number,
+  ids: 'mixed' | 'random',
+): Promise<BackfillReport> {
   const perTable = Math.max(100, Math.round(wanted / 3.01));
-  await seedPlainRows(ground.databaseUrl, perTable);
+  await seedPlainRows(ground.databaseUrl, perTable, ids === 'random' ? RANDOM_IDS : IDS);
   const rows = 3 * perTable + Math.floor(perTable / 100);
   console.log(`${rows.toLocaleString('en')} rows in four tables`);
   const [floorUrl, engineUrl, loopUrl] = [
@@ -55,7 +60,8 @@ export async function measure(ground: Ground, wanted: number): Promise<BackfillR
   console.log(`floor: ${Math.round(floor).toLocaleString('en')} rows a second`);
   let peakRss = 0;
   const sampler = setInterval(() => (peakRss = Math.max(peakRss, process.memoryUsage.rss())), 100);
-  const engine = rows / (await seconds(engineUrl, () => runEngine(engineUrl, ground)));
+  const estimates: Estimate[] = [];
+  const engine = rows / (await seconds(engineUrl, () => runEngine(engineUrl, ground, estimates)));
   clearInterval(sampler);
   console.log(`engine: ${Math.round(engine).toLocaleString('en')} rows a second, verified`);
   const loop = (4 * LOOP_ROWS) / (await seconds(loopUrl, () => runLoop(loopUrl)));
@@ -67,10 +73,23 @@ export async function measure(ground: Ground, wanted: number): Promise<BackfillR
     ratioToFloor: round(engine / floor),
     ratioToLoop: round(engine / loop),
     peakRssMb: Math.round(peakRss / 2 ** 20),
+    estimateAtTenth: round(estimateAtTenth(estimates)),
   };
 }
 
 const round = (value: number) => Math.round(value * 100) / 100;
+
+interface Estimate {
+  atMs: number;
+  leftMs: number;
+}
+
+/** What the run was said to take after a tenth of it, by what it took. */
+function estimateAtTenth(estimates: readonly Estimate[]): number {
+  const tookMs = estimates.at(-1)?.atMs ?? NaN;
+  const first = estimates.find(({ atMs }) => atMs >= tookMs / 10);
+  return first ? (first.atMs + first.leftMs) / tookMs : NaN;
+}
 
 /** Each begins with its pages in the same state: written out. */
 async function seconds(databaseUrl: string, work: () => Promise<unknown>): Promise<number> {
@@ -80,10 +99,17 @@ async function seconds(databaseUrl: string, work: () => Promise<unknown>): Promi
   return (performance.now() - startedAt) / 1000;
 }
 
-async function runEngine(databaseUrl: string, { queue }: Ground): Promise<void> {
+async function runEngine(
+  databaseUrl: string,
+  { queue }: Ground,
+  estimates: Estimate[],
+): Promise<void> {
+  const startedAt = performance.now();
   const location = queue.kind === 'redis' ? queue : { ...queue, url: databaseUrl };
   const pool = openPool(databaseUrl, 2);
-  await Promise.all(TRANSFORMS.map((transform) => start(pool, transform)));
+  // What an autovacuum of its table would hold back is not what is measured.
+  const limits = { ...DEFAULT_LIMITS, vacuumMs: Number.MAX_SAFE_INTEGER };
+  await Promise.all(TRANSFORMS.map((transform) => start(pool, transform, { limits })));
   const log = createLogger({ ANNALS_LOG_LEVEL: 'error', ANNALS_LOG_FORMAT: 'auto' });
   const worker = await startBackfillWorker({ databaseUrl, queue: location, log });
   const names = TRANSFORMS.map(({ name }) => name);
@@ -91,6 +117,11 @@ async function runEngine(databaseUrl: string, { queue }: Ground): Promise<void> 
     for (;;) {
       const runs = await readStatus(pool, names);
       if (runs.every(({ status }) => status === 'completed')) return;
+      const left = runs.flatMap(({ status, etaMs }) => (status === 'running' ? [etaMs] : []));
+      if (!left.includes(null)) {
+        const atMs = performance.now() - startedAt;
+        estimates.push({ atMs, leftMs: Math.max(...left.map(Number)) });
+      }
       const wrong = runs.find(({ status }) => status !== 'completed' && status !== 'running');
       if (wrong) throw new Error(`${wrong.table}: ${wrong.status} ${wrong.reason}`);
       await sleep(100);

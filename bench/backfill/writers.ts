@@ -64,6 +64,7 @@ export function startWriters(databaseUrl: string, rows: number): Writers {
       await sleep(REST_MS);
     }
   });
+  for (const each of running) each.catch(() => {}); // `stop` tells; until then another fault comes first
   return {
     ledger,
     stop: async () => {

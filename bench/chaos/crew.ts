@@ -14,7 +14,9 @@ const WORKERS = 2;
  * Events a second of each producer: this is about faults, not about load. At such rates nearly
  * every event is a job of its own, of which PostgreSQL takes far fewer.
  */
-const RATES = { redis: 100, postgres: 25 } as const;
+const RATES = { redis: 100, postgres: 15 } as const;
+/** What a producer emits in 20 s or more: longer than an outage lasts. A spool has a mebibyte at least. */
+const SPOOL_BYTES = { redis: 2 * 1024 * 1024, postgres: 1024 * 1024 } as const;
 
 /** A process that is started again whenever it is killed. */
 class Member {
@@ -58,7 +60,7 @@ export class Crew {
       ANNALS_LOG_LEVEL: 'warn',
       ANNALS_LOG_FORMAT: 'json',
       ANNALS_SPOOL_DIR: join(ground.folder, 'spool'),
-      ANNALS_SPOOL_MAX_BYTES: String(SPOOL_BYTES),
+      ANNALS_SPOOL_MAX_BYTES: String(SPOOL_BYTES[ground.queue.kind]),
       ANNALS_BUFFER_MAX_BYTES: String(1024 * 1024),
       // The jobs of a dead worker are found soon, so that many kills fit in a run.
       ANNALS_JOB_LOCK_MS: '5000',
@@ -72,6 +74,7 @@ export class Crew {
       { length: WORKERS },
       (_, n) => new Member(() => this.#start(`worker-${n}`, 'worker.ts', ground.queue)),
     );
+    process.prependOnceListener('exit', () => this.kill()); // before their folder is removed
   }
 
   /** Emits that full spools refused so far. */
@@ -140,6 +143,3 @@ export class Crew {
     return child;
   }
 }
-
-/** A few seconds of what a producer emits. */
-const SPOOL_BYTES = 1024 * 1024;

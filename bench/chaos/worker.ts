@@ -3,6 +3,10 @@ import { loadConfig } from '../../src/config.ts';
 import { createLogger } from '../../src/logger.ts';
 import { startWorkers } from '../../src/workers/runtime.ts';
 
+// Ends with the process that started it, which may be gone by now.
+process.once('disconnect', () => process.exit(1));
+if (!process.connected) process.exit(1);
+
 const config = loadConfig();
 const workers = await startWorkers({
   databaseUrl: config.DATABASE_URL ?? '',
@@ -10,5 +14,4 @@ const workers = await startWorkers({
   config,
   log: createLogger(config),
 });
-process.once('disconnect', () => process.exit(1)); // ends with the process that started it
 process.once('message', () => void workers.stop(10_000).then(() => process.exit()));

@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { Command } from 'commander';
 
 import type { QueueLocation } from '../../src/queues/backend.ts';
-import { wholeNumber } from '../backfill/command.ts';
+import { wholeNumber } from '../command.ts';
 import { onOwnGround } from '../ground.ts';
 import { fuzz, type FuzzReport } from './run.ts';
 

@@ -5,8 +5,9 @@ import { fileURLToPath } from 'node:url';
 
 import type { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
-import pg from 'pg';
+import type pg from 'pg';
 
+import { createPool } from '../../src/database/connection.ts';
 import {
   openProducerQueue,
   openQueue,
@@ -61,7 +62,7 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
     workersDied: 0,
     lost: [],
   };
-  const pool = new pg.Pool({ connectionString: databaseUrl, max: 2 });
+  const pool = createPool({ connectionString: databaseUrl, max: 2 });
   await seedParents(pool);
   const worker = await startWorker(databaseUrl, location);
   worker.once('exit', () => report.workersDied++);

@@ -1,20 +1,16 @@
-import pg from 'pg';
+import type pg from 'pg';
+
+import { createPool } from '../database/connection.ts';
 
 /** A connection within a transaction, or a pool outside of one. */
 export type Sql = Pick<pg.Pool, 'query'>;
 
 export function openPool(databaseUrl: string, connections: number): pg.Pool {
-  const pool = new pg.Pool({
+  return createPool({
     connectionString: databaseUrl,
     max: connections,
-    connectionTimeoutMillis: 5000,
-    keepAlive: true,
     application_name: 'annals backfill',
   });
-  pool.on('error', () => {}); // an idle connection was cut off; the next query opens another
-  // One that breaks at work also rejects the statement; without a listener it ends the process.
-  pool.on('connect', (client) => client.on('error', () => {}));
-  return pool;
 }
 
 export interface TransactionOptions {
@@ -28,7 +24,8 @@ export interface TransactionOptions {
 /**
  * Runs `work` as one transaction that never waits long for a lock, and that ends on the server by
  * itself when its process stops in the middle of it: a worker that is frozen cannot hold a lane.
- * Compiling a statement of this size (JIT) takes longer than it saves.
+ * Compiling a statement of this size (JIT) takes longer than it saves. Blocks are read in their
+ * order and by one process: a lane goes on behind the last row that it was given.
  */
 export async function inTransaction<T>(
   pool: pg.Pool,
@@ -46,7 +43,9 @@ export async function inTransaction<T>(
       SET LOCAL lock_timeout = '1s';
       SET LOCAL statement_timeout = ${statementTimeoutMs};
       SET LOCAL idle_in_transaction_session_timeout = '20s';
-      SET LOCAL jit = off`);
+      SET LOCAL jit = off;
+      SET LOCAL synchronize_seqscans = off;
+      SET LOCAL max_parallel_workers_per_gather = 0`);
     const result = await work(client);
     await client.query(dryRun ? 'ROLLBACK' : 'COMMIT');
     return result;

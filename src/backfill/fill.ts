@@ -1,6 +1,7 @@
 import { classifyFault, serverMessage } from '../database/faults.ts';
 import { one, type Sql } from './database.ts';
-import { fillSql, inputSql, keysBetween, type Rows, type Transform } from './transform.ts';
+import { PLACE, PLACES_PER_BLOCK, rowsBetween, type Place } from './lanes.ts';
+import { fillSql, inputSql, needs, type Rows, type Transform } from './transform.ts';
 
 /** Fills in rows within the caller's transaction; returns how many were changed. */
 export async function fill(
@@ -24,104 +25,144 @@ export async function fill(
 }
 
 export interface Progress {
-  /** Last key that was passed. */
-  cursor: string | null;
+  /** The last place that was passed. */
+  cursor: Place;
   passed: number;
   changed: number;
-  quarantined: number;
-  /** Whether there are no more keys. */
+  /** Whether there are no more places. */
   isDone: boolean;
+  /** Whether it tells how long so many rows take: not so a last chunk, a sparse one, or one that was halved. */
+  isTelling?: boolean;
 }
 
 /** Milliseconds after which a chunk that has to be halved commits what it has. */
 const HALVING_MS = 2000;
 
 /**
- * Passes the next `limit` keys after the cursor. A part that the database refuses for its data is
- * rolled back and halved, down to the row that is at fault, which goes into quarantine; the parts
- * before it stand. Parts grow again behind it, so a bad row costs about twice the chunk's work.
+ * Passes the next rows after the cursor, about `limit`. A part that the database refuses for its
+ * data is rolled back and halved, down to the row that is at fault, which goes into quarantine;
+ * the parts before it stand. Parts grow again behind it, so a bad row costs about twice the
+ * chunk's work.
  */
 export async function fillChunk(
   sql: Sql,
   transform: Transform,
   runId: string,
-  keys: { cursor: string | null; highKey: string | null },
+  { cursor, high }: { cursor: Place; high: Place },
   limit: number,
 ): Promise<Progress> {
-  const progress: Progress = {
-    cursor: keys.cursor,
-    passed: 0,
-    changed: 0,
-    quarantined: 0,
-    isDone: false,
-  };
   const startedAt = performance.now();
+  const chunk = await nextPart(sql, transform, cursor, high, limit);
+  const progress = { cursor, passed: 0, changed: 0 };
   let size = limit;
+  let isWhole = true;
   let refusals = 0;
-  while (progress.passed < limit && !progress.isDone) {
-    const part = await nextKeys(sql, transform, progress.cursor, keys.highKey, size);
-    if (part.rows > 0) {
-      const rows = keysBetween(progress.cursor, part.last);
-      try {
-        await sql.query('SAVEPOINT part');
+  for (let next: Part | undefined = chunk; progress.cursor < chunk.end; next = undefined) {
+    const part = next ?? (await nextPart(sql, transform, progress.cursor, chunk.end, size));
+    try {
+      await sql.query('SAVEPOINT part');
+      if (part.rows > 0) {
+        const rows = rowsBetween(progress.cursor, part.end);
         progress.changed += await fill(sql, transform, runId, rows);
-        await sql.query('RELEASE SAVEPOINT part');
-        refusals = 0;
-      } catch (error) {
-        if (classifyFault(error) !== 'data') throw error;
-        await sql.query('ROLLBACK TO SAVEPOINT part');
-        // A row alone is tried twice: a unique key that another transaction filled in at the same
-        // moment is seen, and respected, by the statement that comes after it.
-        if (part.rows > 1 || refusals++ < 1) {
-          size = Math.ceil(part.rows / 2);
-          continue;
-        }
-        refusals = 0;
-        progress.quarantined += await quarantine(
-          sql,
-          runId,
-          part.last as string,
-          serverMessage(error),
-        );
       }
-      progress.cursor = part.last;
-      progress.passed += part.rows;
+      await sql.query('RELEASE SAVEPOINT part');
+    } catch (error) {
+      if (classifyFault(error) !== 'data') throw error;
+      await sql.query('ROLLBACK TO SAVEPOINT part');
+      size = Math.ceil(part.rows / 2);
+      isWhole = false;
+      // A row alone is tried twice: a unique key that another transaction filled in at the same
+      // moment is seen, and respected, by the statement that comes after it.
+      if (part.rows > 1 || refusals++ < 1) continue;
+      await quarantinePart(sql, transform, runId, progress.cursor, part.end, serverMessage(error));
     }
-    progress.isDone = part.rows < size;
+    refusals = 0;
+    progress.cursor = part.end;
+    progress.passed += part.rows;
     if (size < limit && performance.now() - startedAt > HALVING_MS) break;
-    size = Math.min(size * 2, limit - progress.passed);
+    size *= 2;
   }
-  return progress;
+  const isDone = progress.cursor >= high;
+  return { ...progress, isDone, isTelling: isWhole && !isDone && progress.passed * 2 > limit };
 }
 
-/** Where the next `limit` keys end. It reads the index alone, however wide the rows are. */
-async function nextKeys(
+interface Part {
+  end: Place;
+  rows: number;
+}
+
+/**
+ * Blocks in a chunk at most, for each row that it may have: where they hold few rows or none, it
+ * is reading them that takes its time, and a chunk that takes too long is cut.
+ */
+const BLOCKS_PER_ROW = 8;
+
+/**
+ * Where about the next `limit` rows end. A part ends between two blocks, unless it is in one: so
+ * a block is written by one chunk, and what a chunk writes to its own blocks is behind it. A
+ * range of places is read in their order; were it not, the rows left out would be swept up.
+ */
+async function nextPart(
   sql: Sql,
   { table }: Transform,
-  cursor: string | null,
-  highKey: string | null,
+  after: Place,
+  high: Place,
   limit: number,
-): Promise<{ last: string | null; rows: number }> {
-  const { sql: which, params } = keysBetween(cursor, highKey);
+): Promise<Part> {
+  const upTo = Math.min(high, startOfBlock(after) + limit * BLOCKS_PER_ROW * PLACES_PER_BLOCK);
+  const { last, rows } = await look(sql, table, after, upTo, limit);
+  if (last === null || rows < limit) return { end: upTo, rows };
+  const end = startOfBlock(last);
+  if (end <= after) return { end: last, rows };
+  const beyond = await look(sql, table, end, last, limit);
+  return { end, rows: rows - beyond.rows };
+}
+
+const startOfBlock = (place: Place) => place - (place % PLACES_PER_BLOCK);
+
+function look(
+  sql: Sql,
+  table: string,
+  after: Place,
+  upTo: Place,
+  limit: number,
+): Promise<{ last: Place | null; rows: number }> {
+  const { sql: which, params } = rowsBetween(after, upTo);
   return one(
     sql,
-    `SELECT max("id") AS "last", count(*)::int AS "rows"
-     FROM (SELECT t."id" FROM "${table}" t WHERE ${which(1)} ORDER BY t."id" LIMIT ${limit}) keys`,
+    `SELECT (SELECT ${PLACE} FROM (SELECT max(r."ctid") AS "ctid") t) AS "last", count(*)::int AS "rows"
+     FROM (SELECT t."ctid" FROM "${table}" t WHERE ${which(1)} LIMIT ${limit}) r`,
     params,
   );
 }
 
-/** Sets a row apart, with the reason; returns 1. */
+/** Sets a part of one row apart, with the reason. Is it another by now, or are they several, the sweep tries them again. */
+async function quarantinePart(
+  sql: Sql,
+  transform: Transform,
+  runId: string,
+  after: Place,
+  upTo: Place,
+  reason: string,
+): Promise<void> {
+  const { sql: which, params } = rowsBetween(after, upTo);
+  const { rows } = await sql.query<{ id: string }>(
+    `SELECT t."id" FROM "${transform.table}" t WHERE ${which(1)} AND ${needs(transform)} LIMIT 2`,
+    params,
+  );
+  if (rows[0] && rows.length === 1) await quarantine(sql, runId, rows[0].id, reason);
+}
+
+/** Sets a row apart, with the reason. */
 export async function quarantine(
   sql: Sql,
   runId: string,
   rowId: string,
   reason: string,
-): Promise<number> {
+): Promise<void> {
   await sql.query(
     `INSERT INTO "BackfillQuarantine" ("runId", "rowId", "reason", "createdAt")
      VALUES ($1, $2, $3, now() AT TIME ZONE 'utc') ON CONFLICT DO NOTHING`,
     [runId, rowId, reason],
   );
-  return 1;
 }

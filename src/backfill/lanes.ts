@@ -1,118 +1,87 @@
 import { one, type Sql } from './database.ts';
-import { keysBetween, type Transform } from './transform.ts';
+import type { Rows, Transform } from './transform.ts';
 import { CHUNK_ROWS, firstChunkRows } from './tuner.ts';
 
 /** What a run does with a table, in this order, and what takes it back. */
-export type Phase = 'fill' | 'check' | 'settle' | 'undo';
-
-/** Keys that are looked at to place the bounds of lanes. */
-const SAMPLE_ROWS = 20_000;
+export type Phase = 'fill' | 'check' | 'sweep' | 'settle' | 'undo';
 
 /**
- * Splits a table's keys into ranges that hold about as many rows each. The keys may be texts of
- * any shape: their bounds are quantiles of a sample.
- *
- * @param rows - rows of the table, about
- * @returns the last keys of all ranges but the last
+ * Where a lane is. While a table is filled in, places are those of its rows on disk: block and
+ * row within it. So every block is read once and in order, whatever the keys look like, and ranges
+ * are divided by arithmetic. For what goes over the log they are ids of its entries.
  */
-export async function sampleBounds(
-  sql: Sql,
-  table: string,
-  rows: number,
-  lanes: number,
-): Promise<string[]> {
-  if (lanes < 2 || rows < 2 * CHUNK_ROWS.min) return [];
-  const percent = Math.min(100, (100 * SAMPLE_ROWS) / rows);
-  const fractions = Array.from({ length: lanes - 1 }, (_, index) => (index + 1) / lanes);
-  const { bounds } = await one<{ bounds: string[] | null }>(
-    sql,
-    `SELECT percentile_disc($1::float8[]) WITHIN GROUP (ORDER BY "id") AS "bounds"
-     FROM "${table}" TABLESAMPLE SYSTEM (${percent})`,
-    [fractions],
-  );
-  return [...new Set(bounds ?? [])];
-}
+export type Place = number;
+
+/** Places in a block: a row's number within it is a 16-bit one, from 1. */
+export const PLACES_PER_BLOCK = 2 ** 16;
+
+/** SQL of the place of the row `t`. */
+export const PLACE = `(t."ctid"::text::point)[0] * ${PLACES_PER_BLOCK} + (t."ctid"::text::point)[1]`;
+
+const toCtid = (place: Place) =>
+  `(${Math.floor(place / PLACES_PER_BLOCK)},${place % PLACES_PER_BLOCK})`;
+
+/** Rows after the place `after` and up to the place `upTo`. */
+export const rowsBetween = (after: Place, upTo: Place): Rows => ({
+  params: [toCtid(after), toCtid(upTo)],
+  sql: (first) => `t."ctid" > $${first}::tid AND t."ctid" <= $${first + 1}::tid`,
+});
 
 /** Opens one lane for each range between the bounds. */
 export async function openLanes(
   sql: Sql,
   runId: string,
   phase: Phase,
-  bounds: readonly (string | null)[],
+  bounds: readonly Place[],
   chunkRows: number = CHUNK_ROWS.first,
 ): Promise<void> {
-  const cursors = bounds.slice(0, -1);
-  const highKeys = bounds.slice(1);
   await sql.query(
-    `INSERT INTO "BackfillLane" ("runId", "phase", "cursor", "highKey", "chunkRows", "dueAt")
-     SELECT $1, $2, range.cursor, range.high, $5, now() AT TIME ZONE 'utc'
-     FROM unnest($3::text[], $4::text[]) AS range (cursor, high)`,
-    [runId, phase, cursors, highKeys, chunkRows],
+    `INSERT INTO "BackfillLane" ("runId", "phase", "low", "cursor", "high", "chunkRows", "dueAt", "movedAt")
+     SELECT $1, $2, range.low, range.low, range.high, $5, now() AT TIME ZONE 'utc', clock_timestamp() AT TIME ZONE 'utc'
+     FROM unnest($3::bigint[], $4::bigint[]) AS range (low, high)`,
+    [runId, phase, bounds.slice(0, -1), bounds.slice(1), chunkRows],
   );
 }
 
-/** Keys that are looked at to halve a lane. */
-const HALVING_ROWS = 2000;
+/** Opens a lane for what looks at the whole table at one moment. */
+export const openSettleLane = (sql: Sql, runId: string) => openLanes(sql, runId, 'settle', [0, 1]);
 
-/**
- * Where a run has fewer lanes at work than it may have, since one has run dry, the lane that is
- * under the caller's lock gives the later half of its keys to a new one. Every key is in one lane
- * at any time: the old bound moves, and the new lane is opened, in the chunk's transaction.
- *
- * @returns whether it did
- */
-export async function shareLane(
-  sql: Sql,
-  lane: {
-    id: number;
-    runId: string;
-    highKey: string | null;
-    chunkRows: number;
-    transform: Transform;
-  },
-  cursor: string | null,
-  lanes: number,
-): Promise<boolean> {
-  const { table, maxLanes = Infinity } = lane.transform;
-  const { open, rows } = await one<{ open: number; rows: number }>(
-    sql,
-    `SELECT count(*)::int AS "open", r."totalRows" AS "rows"
-     FROM "BackfillLane" l JOIN "BackfillRun" r ON r."id" = l."runId"
-     WHERE l."runId" = $1 AND NOT l."isDone" GROUP BY r."totalRows"`,
-    [lane.runId],
+/** Bounds of about as many equal ranges as are wanted, in whole steps. */
+function divide(low: Place, high: Place, ranges: number, step: number): Place[] {
+  const steps = Math.max(1, Math.round((high - low) / step));
+  const count = Math.max(1, Math.min(ranges, steps));
+  const inner = Array.from(
+    { length: count - 1 },
+    (_, index) => low + step * Math.round((steps * (index + 1)) / count),
   );
-  if (open >= Math.min(lanes, maxLanes) || rows === 0) return false;
-  const percent = Math.min(100, (100 * HALVING_ROWS) / rows);
-  const keys = keysBetween(cursor, lane.highKey);
-  const { middle, found } = await one<{ middle: string | null; found: number }>(
-    sql,
-    `SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY t."id") AS "middle", count(*)::int AS "found"
-     FROM "${table}" t TABLESAMPLE SYSTEM (${percent}) WHERE ${keys.sql(1)}`,
-    keys.params,
-  );
-  // Less than a few chunks are sooner done than divided.
-  if (middle === null || (found * 100) / percent < 4 * lane.chunkRows) return false;
-  await openLanes(sql, lane.runId, 'fill', [middle, lane.highKey], lane.chunkRows);
-  await sql.query(`UPDATE "BackfillLane" SET "highKey" = $2 WHERE "id" = $1`, [lane.id, middle]);
-  return true;
+  return [low, ...inner, high];
 }
 
-/** Opens lanes over the whole table, from its start to its end. */
-export async function openFillLanes(
+/** Opens lanes over all the blocks that the table has now. What is added later settles. */
+export async function openTableLanes(
   sql: Sql,
   runId: string,
+  phase: 'fill' | 'sweep',
   { table, maxLanes = Infinity }: Transform,
   rows: number,
   { lanes, maxChunkRows }: { lanes: number; maxChunkRows: number },
 ): Promise<void> {
-  const bounds = await sampleBounds(sql, table, rows, Math.min(lanes, maxLanes));
-  const { bytes } = await one<{ bytes: number }>(
+  const { blocks, bytes, tuned } = await one<{
+    blocks: number;
+    bytes: number;
+    tuned: number | null;
+  }>(
     sql,
-    `SELECT pg_table_size(to_regclass(quote_ident($1)))::float8 AS "bytes"`,
-    [table],
+    `SELECT (pg_relation_size(t) / current_setting('block_size')::int)::float8 AS "blocks",
+       pg_table_size(t)::float8 AS "bytes",
+       (SELECT min("chunkRows") FROM "BackfillLane" WHERE "runId" = $2 AND "phase" = 'fill') AS "tuned"
+     FROM to_regclass(quote_ident($1)) AS t`,
+    [table, runId],
   );
-  const chunkRows = Math.min(maxChunkRows, firstChunkRows(bytes / Math.max(1, rows)));
-  await openLanes(sql, runId, 'fill', [null, ...bounds, null], chunkRows);
+  const chunkRows = Math.min(maxChunkRows, tuned ?? firstChunkRows(bytes / Math.max(1, rows)));
+  const end = blocks * PLACES_PER_BLOCK;
+  const bounds = divide(0, end, Math.min(lanes, maxLanes), PLACES_PER_BLOCK);
+  await openLanes(sql, runId, phase, bounds, chunkRows);
 }
 
 /** Opens lanes over what backfills of the table have written so far. */
@@ -129,9 +98,45 @@ export async function openLogLanes(
      FROM "BackfillUndo" WHERE "tableName" = $1`,
     [name],
   );
-  const count = Math.max(1, Math.min(lanes, maxLanes, last - first + 1));
-  const bounds = Array.from({ length: count + 1 }, (_, index) =>
-    String(first - 1 + Math.round(((last - first + 1) * index) / count)),
+  await openLanes(sql, runId, phase, divide(first - 1, last, Math.min(lanes, maxLanes), 1));
+}
+
+/**
+ * Where a run has fewer lanes at work than it may have, since one has run dry, the lane that is
+ * under the caller's lock gives the later half of its blocks to a new one. Every place is in one
+ * lane at any time: the old bound moves, and the new lane is opened, in the chunk's transaction.
+ *
+ * @param cursor - where the lane is after this chunk
+ * @param passed - rows that it has passed so far
+ * @returns whether it did
+ */
+export async function shareLane(
+  sql: Sql,
+  lane: {
+    id: number;
+    runId: string;
+    phase: Phase;
+    low: Place;
+    high: Place;
+    chunkRows: number;
+    transform: Transform;
+  },
+  cursor: Place,
+  passed: number,
+  lanes: number,
+): Promise<boolean> {
+  const rowsLeft = (passed * (lane.high - cursor)) / Math.max(1, cursor - lane.low);
+  // Less than a few chunks are sooner done than divided.
+  if (rowsLeft < 4 * lane.chunkRows) return false;
+  const { open } = await one<{ open: number }>(
+    sql,
+    `SELECT count(*)::int AS "open" FROM "BackfillLane" WHERE "runId" = $1 AND NOT "isDone"`,
+    [lane.runId],
   );
-  await openLanes(sql, runId, phase, bounds);
+  if (open >= Math.min(lanes, lane.transform.maxLanes ?? Infinity)) return false;
+  const middle = Math.floor((cursor + lane.high) / 2 / PLACES_PER_BLOCK) * PLACES_PER_BLOCK;
+  if (middle <= cursor) return false;
+  await openLanes(sql, lane.runId, lane.phase, [middle, lane.high], lane.chunkRows);
+  await sql.query(`UPDATE "BackfillLane" SET "high" = $2 WHERE "id" = $1`, [lane.id, middle]);
+  return true;
 }

@@ -1,7 +1,7 @@
 import { classifyFault, serverMessage, sqlState } from '../database/faults.ts';
 import { one, type Sql } from './database.ts';
 import { fill, fillChunk, quarantine, type Progress } from './fill.ts';
-import type { Phase } from './lanes.ts';
+import type { Phase, Place } from './lanes.ts';
 import {
   countStaleSql,
   listRemainingSql,
@@ -17,20 +17,26 @@ import {
 export interface Lane {
   id: number;
   runId: string;
-  cursor: string | null;
-  highKey: string | null;
+  phase: Phase;
+  low: Place;
+  cursor: Place;
+  high: Place;
   chunkRows: number;
+  rowsPassed: number;
   transform: Transform;
 }
 
-export interface Outcome extends Omit<Progress, 'quarantined'> {
-  /** For `settle`: too much is left, and lanes have to go over the table again. */
+export interface Outcome extends Progress {
+  /** For `settle`: too much is left, and the table has to be swept again. */
   again?: boolean;
 }
 
 /** One chunk of each phase, within a transaction. */
 export const PHASES: Record<Phase, (sql: Sql, lane: Lane) => Promise<Outcome>> = {
   fill: (sql, lane) => fillChunk(sql, lane.transform, lane.runId, lane, lane.chunkRows),
+
+  /** What came in or moved behind a cursor, or was locked when a chunk passed. */
+  sweep: (sql, lane) => fillChunk(sql, lane.transform, lane.runId, lane, lane.chunkRows),
 
   /**
    * Makes good what is no longer as it should be of what a chunk wrote: the source may have been
@@ -62,18 +68,18 @@ export const PHASES: Record<Phase, (sql: Sql, lane: Lane) => Promise<Outcome>> =
 /** Takes the next chunk of the log after the lane's cursor. */
 async function eachLogged(
   sql: Sql,
-  { transform, cursor, highKey }: Lane,
+  { transform, cursor, high }: Lane,
   work: (logId: number) => Promise<number>,
 ): Promise<Outcome> {
   const { rows } = await sql.query<{ id: number; passed: number }>(
     `SELECT "id", json_array_length("rows") AS "passed" FROM "BackfillUndo"
-     WHERE "tableName" = $1 AND "id" > $2::int AND "id" <= $3::int ORDER BY "id" LIMIT 1`,
-    [transform.name, cursor, highKey],
+     WHERE "tableName" = $1 AND "id" > $2 AND "id" <= $3 ORDER BY "id" LIMIT 1`,
+    [transform.name, cursor, high],
   );
   const next = rows[0];
   if (!next) return { cursor, passed: 0, changed: 0, isDone: true };
   const changed = await work(next.id);
-  return { cursor: String(next.id), passed: next.passed, changed, isDone: false };
+  return { cursor: next.id, passed: next.passed, changed, isDone: false };
 }
 
 /** Counts the values of a chunk of the log that are not as they should be; changes nothing. */
@@ -99,13 +105,15 @@ async function computeWritten(sql: Sql, transform: Transform, logId: number): Pr
 /** Rows that the first settling takes on; each later one takes four times as many. */
 const SETTLE_ROWS = 5000;
 
+/** Rows that it fills in by one statement: all of them may have to be in memory. */
+const SETTLE_PART = 500;
+
 /**
  * Ends a run at one moment of the database. The transaction is REPEATABLE READ: it sees the table
- * as of its start, fills in what is left there (rows that came in behind a cursor, or that were
- * locked when a chunk passed), and so leaves none as of that moment, whatever is inserted while
- * it works. A row that somebody changes meanwhile makes it fail and start over, and so does one
- * that is locked. If too much is left the lanes go over the table again; since the bound grows,
- * the run ends however fast rows come in.
+ * as of its start, fills in what is left there, and so leaves none as of that moment, whatever is
+ * inserted while it works. A row that somebody changes meanwhile makes it fail and start over, and
+ * so does one that is locked: they are few, since the table was swept right before. If too much
+ * is left the lanes sweep once more; since the bound grows, the run ends however fast rows come in.
  */
 async function settle(sql: Sql, lane: Lane): Promise<Outcome> {
   const { transform, runId } = lane;
@@ -117,12 +125,14 @@ async function settle(sql: Sql, lane: Lane): Promise<Outcome> {
   const bound = SETTLE_ROWS * 4 ** Math.min(earlier, 10);
   const { rows } = await sql.query<{ id: string }>(listRemainingSql(transform), [runId, bound + 1]);
   const ids = rows.map(({ id }) => id);
-  const outcome: Outcome = { cursor: null, passed: 0, changed: 0, isDone: true };
+  const outcome: Outcome = { cursor: lane.high, passed: 0, changed: 0, isDone: true };
   if (ids.length > bound) return { ...outcome, again: true };
   try {
-    outcome.changed = await fillIds(sql, transform, runId, ids);
+    for (let first = 0; first < ids.length; first += SETTLE_PART) {
+      const part = ids.slice(first, first + SETTLE_PART);
+      outcome.changed += await fillIds(sql, transform, runId, part);
+    }
   } catch (error) {
-    // This snapshot cannot tell a value that is taken for good from one that was taken just now.
     if (sqlState(error) !== UNIQUE_VIOLATION) throw error;
     return { ...outcome, again: true };
   }
@@ -159,8 +169,10 @@ async function fillIds(
     await sql.query('RELEASE SAVEPOINT part');
     return changed;
   } catch (error) {
-    if (classifyFault(error) !== 'data' || sqlState(error) === UNIQUE_VIOLATION) throw error;
+    if (classifyFault(error) !== 'data') throw error;
     await sql.query('ROLLBACK TO SAVEPOINT part');
+    // This snapshot cannot tell a value that is taken for good from one that was taken just now.
+    if (sqlState(error) === UNIQUE_VIOLATION) throw error;
     if (ids.length === 1) {
       await quarantine(sql, runId, ids[0] as string, serverMessage(error));
       return 0;

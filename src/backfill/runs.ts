@@ -5,7 +5,7 @@ import type pg from 'pg';
 import { sqlState } from '../database/faults.ts';
 import { NotFoundError } from '../errors.ts';
 import { inTransaction, one, type Sql } from './database.ts';
-import { openFillLanes, openLanes, openLogLanes } from './lanes.ts';
+import { openLogLanes, openTableLanes } from './lanes.ts';
 import type { RunOptions } from './step.ts';
 import { DEFAULT_LIMITS } from './throttle.ts';
 import type { Transform } from './transform.ts';
@@ -46,10 +46,10 @@ export function start(
     if (!run) return false;
     const { total } = await one<{ total: number }>(
       sql,
-      `SELECT count(*)::int AS "total" FROM "${table}"`,
+      `SELECT least(count(*), 2147483647)::int AS "total" FROM "${table}"`,
     );
     await sql.query(`UPDATE "BackfillRun" SET "totalRows" = $2 WHERE "id" = $1`, [run.id, total]);
-    await openFillLanes(sql, run.id, transform, total, all);
+    await openTableLanes(sql, run.id, 'fill', transform, total, all);
     return true;
   };
   return steer(pool, begin);
@@ -99,7 +99,10 @@ export function retry(pool: pg.Pool, transform: Transform): Promise<boolean> {
     if (!run || reopened === 0) return false;
     await sql.query(`DELETE FROM "BackfillQuarantine" WHERE "runId" = $1`, [run.id]);
     const { rowCount } = await makeDue(sql, run.id);
-    if (rowCount === 0) await openLanes(sql, run.id, 'settle', [null, null]);
+    if (rowCount === 0) {
+      await openTableLanes(sql, run.id, 'sweep', transform, run.totalRows, run.options);
+      await sql.query(`UPDATE "BackfillRun" SET "phase" = 'sweep' WHERE "id" = $1`, [run.id]);
+    }
     return true;
   });
 }
@@ -151,12 +154,13 @@ interface RunRow {
   id: string;
   status: string;
   phase: string;
+  totalRows: number;
   options: RunOptions;
 }
 
 async function latest(sql: Sql, { name }: Transform): Promise<RunRow | undefined> {
   const { rows } = await sql.query<RunRow>(
-    `SELECT "id", "status", "phase", "options" FROM "BackfillRun" WHERE "tableName" = $1
+    `SELECT "id", "status", "phase", "totalRows", "options" FROM "BackfillRun" WHERE "tableName" = $1
      ORDER BY "startedAt" DESC, "id" DESC LIMIT 1`,
     [name],
   );
@@ -165,7 +169,9 @@ async function latest(sql: Sql, { name }: Transform): Promise<RunRow | undefined
 
 const makeDue = (sql: Sql, runId: string) =>
   sql.query(
-    `UPDATE "BackfillLane" SET "dueAt" = now() AT TIME ZONE 'utc' WHERE "runId" = $1 AND NOT "isDone"`,
+    // The time that it stood still says nothing of its pace.
+    `UPDATE "BackfillLane" SET "dueAt" = now() AT TIME ZONE 'utc', "movedAt" = clock_timestamp() AT TIME ZONE 'utc'
+     WHERE "runId" = $1 AND NOT "isDone"`,
     [runId],
   );
 

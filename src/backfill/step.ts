@@ -5,8 +5,8 @@ import type pg from 'pg';
 import type { PrismaClient } from '../database/client.ts';
 import { serverMessage, sqlState } from '../database/faults.ts';
 import type { Logger } from '../logger.ts';
-import { inTransaction, one, type Sql } from './database.ts';
-import { openFillLanes, openLanes, openLogLanes, shareLane, type Phase } from './lanes.ts';
+import { inTransaction, one, type Sql, type TransactionOptions } from './database.ts';
+import { openLogLanes, openSettleLane, openTableLanes, shareLane, type Phase } from './lanes.ts';
 import { PHASES, type Lane, type Outcome } from './phases.ts';
 import type { Limits, Throttle } from './throttle.ts';
 import { transformOf } from './transforms/index.ts';
@@ -43,7 +43,7 @@ export interface Step {
 export interface RunOptions {
   /** Milliseconds that a chunk should take. */
   targetMs: number;
-  /** Ranges of keys that are worked on at once. */
+  /** Ranges of blocks that are worked on at once. */
   lanes: number;
   /** Rows in a chunk at most. */
   maxChunkRows: number;
@@ -52,10 +52,11 @@ export interface RunOptions {
   limits: Limits;
 }
 
-/** How a transaction of each phase differs: to settle is to look at the whole table at one moment. */
-const TRANSACTIONS = {
-  settle: { isolation: 'REPEATABLE READ', statementTimeoutMs: 3_600_000 },
-} as const;
+/** To settle is to look at the whole table at one moment, which may take an hour. */
+const SETTLING: TransactionOptions = {
+  isolation: 'REPEATABLE READ',
+  statementTimeoutMs: 3_600_000,
+};
 
 /**
  * Works on one chunk of a lane. Its rows, its cursor, its counters and its new token are one
@@ -70,12 +71,15 @@ export async function workLane(bench: Workbench, task: Task): Promise<Step> {
     return await inTransaction(
       bench.pool,
       (sql) => work(sql, bench, task),
-      task.phase === 'settle' ? TRANSACTIONS.settle : {},
+      task.phase === 'settle' ? SETTLING : {},
     );
   } catch (error) {
     return recover(bench, task, error);
   }
 }
+
+/** What a chunk counts for in the figures of the last chunks, compared with the one after it. */
+const FADING = 0.9;
 
 async function work(sql: Sql, bench: Workbench, task: Task): Promise<Step> {
   const claimed = await claim(sql, task);
@@ -84,14 +88,19 @@ async function work(sql: Sql, bench: Workbench, task: Task): Promise<Step> {
   const startedAt = performance.now();
   const outcome = await PHASES[task.phase](sql, lane);
   const tookMs = performance.now() - startedAt;
-  const chunkRows =
-    outcome.passed < lane.chunkRows
-      ? lane.chunkRows // a last or a halved chunk says little
-      : Math.min(options.maxChunkRows, nextChunkRows(outcome.passed, tookMs, options.targetMs));
+  const chunkRows = outcome.isTelling
+    ? Math.min(
+        options.maxChunkRows,
+        nextChunkRows(lane.chunkRows, (tookMs * lane.chunkRows) / outcome.passed, options.targetMs),
+      )
+    : lane.chunkRows;
   await sql.query(
     `UPDATE "BackfillLane"
      SET "cursor" = $2, "isDone" = $3, "chunkRows" = $4, "chunks" = "chunks" + 1,
        "rowsPassed" = "rowsPassed" + $5, "rowsChanged" = "rowsChanged" + $6, "busyMs" = "busyMs" + $7,
+       "recentRows" = $9::float8 * (${FADING} * "recentRows" + $5), "recentBusyMs" = $9::float8 * (${FADING} * "recentBusyMs" + $7),
+       "recentWallMs" = $9::float8 * (${FADING} * "recentWallMs" + 1000 * extract(epoch FROM clock_timestamp() AT TIME ZONE 'utc' - "movedAt")),
+       "movedAt" = clock_timestamp() AT TIME ZONE 'utc',
        "token" = "token" + 1, "dueAt" = clock_timestamp() AT TIME ZONE 'utc' + $8 * interval '1 ms'
      WHERE "id" = $1`,
     [
@@ -103,12 +112,20 @@ async function work(sql: Sql, bench: Workbench, task: Task): Promise<Step> {
       outcome.changed,
       Math.round(tookMs),
       bench.leaseMs + options.restMs,
+      // Small chunks cost more a row, and the first ones are small: they say little of larger ones.
+      Math.min(1, lane.chunkRows / chunkRows),
     ],
   );
   let lanesChanged = outcome.isDone;
   if (outcome.isDone) await enterNextPhase(sql, task, lane, options, outcome);
-  else if (task.phase === 'fill')
-    lanesChanged = await shareLane(sql, lane, outcome.cursor, options.lanes);
+  else if (task.phase === 'fill' || task.phase === 'sweep')
+    lanesChanged = await shareLane(
+      sql,
+      lane,
+      outcome.cursor,
+      lane.rowsPassed + outcome.passed,
+      options.lanes,
+    );
   if (outcome.isDone)
     bench.log.info({ table: task.table, phase: task.phase, lane: lane.id }, 'lane done');
   bench.log.debug({ ...task, rows: outcome.passed, ms: Math.round(tookMs) }, 'chunk committed');
@@ -161,7 +178,8 @@ async function claim(
   const { rows } = await sql.query<
     Omit<Lane, 'transform'> & { tableName: string; options: RunOptions }
   >(
-    `SELECT l."id", l."runId", l."cursor", l."highKey", l."chunkRows", r."tableName", r."options"
+    `SELECT l."id", l."runId", l."phase", l."low"::float8, l."cursor"::float8, l."high"::float8, l."chunkRows", l."rowsPassed",
+       r."tableName", r."options"
      FROM "BackfillLane" l JOIN "BackfillRun" r ON r."id" = l."runId"
      WHERE l."id" = $1 AND l."token" = $2 AND NOT l."isDone" AND r."status" = 'running'
      FOR NO KEY UPDATE OF l SKIP LOCKED`,
@@ -170,6 +188,9 @@ async function claim(
   const row = rows[0];
   return row && { lane: { ...row, transform: transformOf(row.tableName) }, options: row.options };
 }
+
+/** The phase that follows one. A settling that finds too much goes back to the sweep. */
+const AFTER = { fill: 'check', check: 'sweep', sweep: 'settle', settle: 'sweep' } as const;
 
 /**
  * When the last lane of a phase is done, opens those of the next one. Lanes that end at once take
@@ -201,11 +222,11 @@ async function enterNextPhase(
     return;
   }
   if (phase === 'settle' && !again) return;
-  const next = ({ fill: 'check', check: 'settle', settle: 'fill' } as const)[phase];
-  if (next === 'fill') {
-    await openFillLanes(sql, runId, transform, run['totalRows'] ?? 0, options);
+  const next = AFTER[phase];
+  if (next === 'sweep') {
+    await openTableLanes(sql, runId, next, transform, run['totalRows'] ?? 0, options);
   } else if (next === 'check') await openLogLanes(sql, runId, next, transform, options.lanes);
-  else await openLanes(sql, runId, next, [null, null]);
+  else await openSettleLane(sql, runId);
   await sql.query(`UPDATE "BackfillRun" SET "phase" = $2 WHERE "id" = $1`, [runId, next]);
 }
 
@@ -213,8 +234,8 @@ async function enterNextPhase(
 const BROKEN = /^(0A|3F|42)/;
 const STATEMENT_TIMEOUT = '57014';
 
-/** Milliseconds until a chunk that was in somebody's way is tried again, and one whose server is away. */
-const RETRY_MS = { conflict: 250, away: 1000 };
+/** Milliseconds until a chunk that was in somebody's way is tried again, one that reads the whole table, and one whose server is away. */
+const RETRY_MS = { conflict: 250, settle: 1000, away: 1000 };
 
 /** Nothing of the chunk is left. It is tried again, smaller if it took too long. */
 async function recover(bench: Workbench, task: Task, error: unknown): Promise<Step> {
@@ -243,5 +264,5 @@ async function recover(bench: Workbench, task: Task, error: unknown): Promise<St
       [task.lane, task.token],
     );
   }
-  return retry(RETRY_MS.conflict);
+  return retry(task.phase === 'settle' ? RETRY_MS.settle : RETRY_MS.conflict);
 }

@@ -51,25 +51,13 @@ export interface Transform {
   after?: (prisma: PrismaClient) => Promise<unknown>;
 }
 
+/** A table that may have few lanes goes first: it would be at work long after the others. Lowest first. */
+export const priorityOf = ({ maxLanes = Infinity }: Transform) => Math.min(maxLanes, 10);
+
 /** Which rows a statement is about: SQL over `t`, whose parameters begin at `$first`. */
 export interface Rows {
   sql: (first: number) => string;
   params: unknown[];
-}
-
-/** Rows after the key `low` up to the key `high`; null stands for the table's end. */
-export function keysBetween(low: string | null, high: string | null): Rows {
-  const params = [low, high].filter((key) => key !== null);
-  return {
-    params,
-    sql: (first) =>
-      [
-        low !== null && `t."id" > $${first}::text`,
-        high !== null && `t."id" <= $${first + params.length - 1}::text`,
-      ]
-        .filter(Boolean)
-        .join(' AND ') || 'true',
-  };
 }
 
 export const withIds = (ids: readonly string[]): Rows => ({

@@ -1,6 +1,7 @@
 import { setInterval as every } from 'node:timers';
 
 import type { Job } from 'bullmq';
+import type pg from 'pg';
 
 import { Closer } from '../closer.ts';
 import { createPrismaClient } from '../database/client.ts';
@@ -15,7 +16,9 @@ import {
 import { reportQueue } from '../queues/queueLog.ts';
 import { openPool } from './database.ts';
 import { createThrottle } from './throttle.ts';
-import { transformOf } from './transforms/index.ts';
+import { priorityOf } from './transform.ts';
+import { readStatus } from './status.ts';
+import { TRANSFORMS, transformOf } from './transforms/index.ts';
 import { workLane, type Step, type Task, type Workbench } from './step.ts';
 
 export interface BackfillWorkerOptions {
@@ -65,8 +68,7 @@ export async function startBackfillWorker(options: BackfillWorkerOptions): Promi
   const send = async ({ next }: Step) => {
     if (!next) return;
     const { delayMs, ...task } = next;
-    // A table that may have few lanes goes first: it would be at work long after the others.
-    const priority = Math.min(transformOf(task.table).maxLanes ?? 10, 10);
+    const priority = priorityOf(transformOf(task.table));
     await queue.add('chunk', task, { priority, ...(delayMs > 0 && { delay: delayMs }) });
   };
   let looking: Promise<void> | undefined;
@@ -77,6 +79,13 @@ export async function startBackfillWorker(options: BackfillWorkerOptions): Promi
     return looking;
   };
 
+  let progress: { at: number; reading: Promise<Map<string, number>> } | undefined;
+  const percentages = (isLaneDone: boolean) => {
+    if (!progress || isLaneDone || performance.now() - progress.at > PROGRESS_EVERY_MS) {
+      progress = { at: performance.now(), reading: readPercentages(pool) };
+    }
+    return progress.reading;
+  };
   const process = async (job: Job<Task>) => {
     const step = await workLane(bench, job.data);
     // A task that the queue does not take now is made anew when the lane's lease has run out.
@@ -86,7 +95,11 @@ export async function startBackfillWorker(options: BackfillWorkerOptions): Promi
     if (step.lanesChanged) await look();
     if (step.rows === undefined) return { rows: 0 };
     const { phase, table } = job.data;
+    // What people see on the board is no reason to do the chunk again.
     await job.log(`${phase} ${table}: ${step.rows} rows in ${step.tookMs} ms`).catch(() => {});
+    await percentages(!step.next)
+      .then((known) => job.updateProgress(known.get(table) ?? 0))
+      .catch(() => {});
     return { rows: step.rows };
   };
   const worker = openTaskWorker(location, 'backfill', process, {
@@ -107,6 +120,18 @@ export async function startBackfillWorker(options: BackfillWorkerOptions): Promi
   );
   void look();
   return { look, stop: (deadlineMs) => closer.close(deadlineMs) };
+}
+
+/** Milliseconds for which the progress of the runs is not read again. */
+const PROGRESS_EVERY_MS = 1000;
+
+/** How far the run of each table is, in percent. */
+async function readPercentages(pool: pg.Pool): Promise<Map<string, number>> {
+  const runs = await readStatus(
+    pool,
+    TRANSFORMS.map(({ name }) => name),
+  );
+  return new Map(runs.map(({ table, fraction }) => [table, Math.floor(1000 * fraction) / 10]));
 }
 
 /**

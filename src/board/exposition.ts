@@ -33,13 +33,22 @@ export async function expose(sight: Sight): Promise<string> {
     sight.spoolBytes,
   );
 
+  // A counter that is not read yet is not there: one that read 0 would seem to have been reset, and
+  // all that it ever counted to have happened since.
   for (const [figure, help] of Object.entries(EVENTS) as [LedgerFigure, string][]) {
     const name = `annals_events_${figure}_total`;
     const counter = new Counter({ name, help, labelNames: ['kind'], registers: [own] });
-    for (const [kind, figures] of Object.entries(sight.totals)) {
+    for (const [kind, figures] of Object.entries(sight.totals ?? {})) {
       counter.inc({ kind }, figures[figure]);
     }
   }
+  const letters = gauge(
+    'annals_dead_letter_events',
+    'Events that are dead letters now; jobs, in a queue that holds no events',
+    ['queue'],
+  );
+  for (const { name: queue } of sight.queues) letters.set({ queue }, 0);
+  for (const { queue, count } of sight.deadLetters.groups) letters.inc({ queue }, count);
 
   const jobs = gauge('annals_queue_jobs', 'Jobs of a queue by state', ['queue', 'state']);
   const oldest = gauge(
@@ -53,6 +62,20 @@ export async function expose(sight: Sight): Promise<string> {
     for (const [state, count] of Object.entries(states)) jobs.set({ queue, state }, count);
     oldest.set({ queue }, (rest.oldestMs ?? 0) / 1000);
     paused.set({ queue }, rest.isPaused ? 1 : 0);
+  }
+
+  if (sight.recount) {
+    const { agents, checked, drift, finishedAt } = sight.recount;
+    const last = 'of the last scheduled check of session counts';
+    gauge('annals_session_counts_checked_agents', `Agents ${last}`).set(checked);
+    gauge('annals_session_counts_drifted_agents', `Agents whose figure was wrong ${last}`).set(
+      agents,
+    );
+    gauge(
+      'annals_session_counts_drift_sessions',
+      `Sessions by which figures were wrong ${last}`,
+    ).set(drift);
+    gauge('annals_session_counts_finished_timestamp_seconds', `End ${last}`).set(finishedAt / 1000);
   }
 
   const fraction = gauge('annals_backfill_fraction', 'Done of the latest backfill, 0 to 1', [

@@ -1,13 +1,15 @@
 import type { LedgerFigure } from '../ledger/ledger.ts';
 import type { Totals } from '../ledger/totals.ts';
-import { LOOKED_AT } from './deadLetters.ts';
 import { SILENT_MS } from './exposition.ts';
 import type { Point } from './history.ts';
 import { bytes, duration, html, number, type Html } from './html.ts';
 import type { Checks, Sight } from './watch.ts';
 
 /** Parts of the overview, by the id of the element that each fills. */
-export type Sections = Record<'status' | 'tiles' | 'queues' | 'letters' | 'backfills', Html>;
+export type Sections = Record<
+  'status' | 'tiles' | 'queues' | 'letters' | 'recount' | 'backfills',
+  Html
+>;
 
 /** @param point - the latest of the history, if there is one */
 export function renderSections(sight: Sight, point: Point | undefined): Sections {
@@ -16,9 +18,13 @@ export function renderSections(sight: Sight, point: Point | undefined): Sections
     tiles: tiles(sight, point),
     queues: queues(sight),
     letters: letters(sight),
+    recount: recount(sight),
     backfills: backfills(sight),
   };
 }
+
+/** Reasons of dead letters that the page lists; few are different, values left out. */
+const SHOWN_REASONS = 50;
 
 const PARTS: Record<keyof Checks, string> = {
   database: 'PostgreSQL',
@@ -60,7 +66,7 @@ function tile(title: string, value: string, about: string, look = ''): Html {
 }
 
 function queues({ queues, totals }: Sight): Html {
-  const ofKind: Readonly<Record<string, Totals[keyof Totals]>> = totals;
+  const ofKind: Readonly<Record<string, Totals[keyof Totals]>> = totals ?? {};
   const total = (queue: string, figure: LedgerFigure) => {
     const figures = ofKind[queue]; // queues of tasks have none
     return figures ? number(figures[figure]) : '';
@@ -101,9 +107,9 @@ function queues({ queues, totals }: Sight): Html {
   </table>`;
 }
 
-function letters({ deadLetters }: Sight): Html {
-  if (deadLetters.length === 0) return html`<p>None.</p>`;
-  const rows = deadLetters.map(
+function letters({ deadLetters: { groups, unread } }: Sight): Html {
+  if (groups.length + unread === 0) return html`<p>None.</p>`;
+  const rows = groups.slice(0, SHOWN_REASONS).map(
     ({ queue, reason, count }) =>
       html`<tr>
         <td>${number(count)}</td>
@@ -111,6 +117,7 @@ function letters({ deadLetters }: Sight): Html {
         <td class="text">${reason}</td>
       </tr>`,
   );
+  const more = groups.length - rows.length;
   return html`<table>
       <thead>
         <tr>
@@ -123,7 +130,22 @@ function letters({ deadLetters }: Sight): Html {
         ${rows}
       </tbody>
     </table>
-    <p class="note">Of the newest ${LOOKED_AT} jobs of each queue.</p>`;
+    ${more > 0 ? html`<p class="note">And ${number(more)} reasons more.</p>` : ''}
+    ${unread > 0 ? html`<p class="note">${number(unread)} jobs are still to be read.</p>` : ''}`;
+}
+
+/** The last run of the schedule that checks the agents' session counts. */
+function recount({ recount: last, at }: Sight): Html {
+  if (!last) return html`<p>None has run.</p>`;
+  const found =
+    last.agents === 0
+      ? 'none was wrong'
+      : `${number(last.agents)} ${last.agents === 1 ? 'was' : 'were'} wrong, by ${number(last.drift)} sessions in all, and healed`;
+  const ago = duration(Math.max(0, at - last.finishedAt) / 1000);
+  return html`<p class="${last.agents > 0 ? 'warn' : ''}">
+    ${number(last.checked)} ${last.checked === 1 ? 'agent' : 'agents'} checked ${ago} ago in
+    ${duration(last.tookMs / 1000)}: ${found}.
+  </p>`;
 }
 
 function backfills({ backfills }: Sight): Html {

@@ -42,7 +42,7 @@ const CHARTS = [
   ['batch', 'Batch', 'events in a write'],
 ] as const;
 
-function page({ status, tiles, queues, letters, backfills }: Sections): Html {
+function page({ status, tiles, queues, letters, recount, backfills }: Sections): Html {
   const charts = CHARTS.map(
     ([id, title, about]) =>
       html`<figure>
@@ -81,6 +81,10 @@ function page({ status, tiles, queues, letters, backfills }: Sections): Html {
         <section>
           <h2>Dead letters</h2>
           <div id="letters" class="wide">${letters}</div>
+        </section>
+        <section>
+          <h2>Session counts</h2>
+          <div id="recount" class="wide">${recount}</div>
         </section>
         <section>
           <h2>Backfills</h2>

@@ -20,6 +20,8 @@ const QUEUES_PATH = '/queues';
 /** Milliseconds without a look after which the board itself is what is wrong. */
 const BLIND_MS = 10_000;
 
+const FOREIGN_STYLES = /<link\b[^>]*\bhref="https?:[^>]*>/g;
+
 /** Makes the board's server; `listen` on it opens it to the world. */
 export async function createServer(
   config: AccessConfig,
@@ -55,6 +57,13 @@ export async function createServer(
     if (!refusal) return;
     if (refusal.status === 401) void reply.header('www-authenticate', 'Basic realm="Annals"');
     await reply.code(refusal.status).type('text/plain').send(`${refusal.message}\n`);
+  });
+
+  // Bull Board asks a font server of the Internet, which neither our policy nor many networks allow,
+  // and which need not know who looks at queues.
+  server.addHook('onSend', async (_, reply, payload) => {
+    const isPage = String(reply.getHeader('content-type')).startsWith('text/html');
+    return isPage && typeof payload === 'string' ? payload.replace(FOREIGN_STYLES, '') : payload;
   });
 
   server.get('/healthz', async () => ({ status: 'ok' }));

@@ -1,19 +1,21 @@
 import { setInterval as every } from 'node:timers';
 
 import type { Queue } from 'bullmq';
-import pg from 'pg';
+import type pg from 'pg';
 
 import { readStatus, type RunStatus } from '../backfill/status.ts';
 import { TRANSFORMS } from '../backfill/transforms/index.ts';
+import { createPool } from '../database/connection.ts';
 import { migrationStatus } from '../database/migrations.ts';
-import { NO_TOTALS, readTotals, type Totals } from '../ledger/totals.ts';
+import { readTotals, type Totals } from '../ledger/totals.ts';
 import { readReports, type WorkerReport } from '../metrics/reports.ts';
 import { METRIC } from '../metrics/workerMetrics.ts';
 import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
-import { readDeadLetters, type DeadLetterGroup } from './deadLetters.ts';
-import { figuresOf, sum } from './figures.ts';
+import { DeadLetterReader, type DeadLetterReasons } from './deadLetters.ts';
+import { figuresOf, sum, type Figures } from './figures.ts';
 import { History } from './history.ts';
 import { readQueue, type QueueFigures } from './queues.ts';
+import { readLastRecount, type LastRecount } from './recounts.ts';
 import { spoolBytes } from './spool.ts';
 import { StallWatch } from './stall.ts';
 
@@ -33,12 +35,15 @@ export interface Sight {
   at: number;
   checks: Checks;
   queues: QueueFigures[];
-  totals: Totals;
+  /** Null until they have been read. */
+  totals: Totals | null;
   reports: WorkerReport[];
   /** On the board's machine. */
   spoolBytes: number;
   backfills: RunStatus[];
-  deadLetters: DeadLetterGroup[];
+  deadLetters: DeadLetterReasons;
+  /** Null before the first. */
+  recount: LastRecount | null;
 }
 
 export interface Watch {
@@ -54,7 +59,11 @@ export interface WatchOptions {
   spools: readonly string[];
 }
 
-/** Milliseconds between two looks, and in which a look has to end. Together they stay below the 10 s in which `/readyz` tells. */
+/**
+ * Milliseconds between two looks, and in which each of the two steps of a look has to end. A server
+ * that goes away in the middle of a look is missed by the first step of the next one: at most a step,
+ * a pause and a step later, within the 10 s in which `/readyz` tells.
+ */
 const LOOK = { everyMs: 1000, limitMs: 2500 };
 
 /** Milliseconds between two looks at what costs more and changes less. */
@@ -67,15 +76,13 @@ const NOT_LOOKED = 'not looked at yet';
  * cheap to show, has a history, and never waits for a server that is away.
  */
 export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch {
-  const pool = new pg.Pool({
+  const pool = createPool({
     connectionString: databaseUrl,
     max: 2,
     connectionTimeoutMillis: LOOK.limitMs,
     query_timeout: LOOK.limitMs,
-    keepAlive: true,
     application_name: 'annals board',
   });
-  pool.on('error', () => {}); // the next query opens another connection
   const history = new History();
   const stalls = new StallWatch();
   let sight: Sight = {
@@ -87,13 +94,15 @@ export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch
       commits: NOT_LOOKED,
     },
     queues: [],
-    totals: NO_TOTALS,
+    totals: null,
     reports: [],
     spoolBytes: 0,
     backfills: [],
-    deadLetters: [],
+    deadLetters: { groups: [], unread: 0 },
+    recount: null,
   };
 
+  const letters = queues.map((queue) => new DeadLetterReader(queue));
   const seldom = new Seldom();
   const look = async () => {
     const [database, queue, spool] = await Promise.all([
@@ -102,45 +111,47 @@ export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch
       attempt(() => spoolBytes(spools)),
     ]);
     const next = { ...sight, checks: { ...sight.checks } };
-    next.checks.database = database.fault;
-    next.checks.queue = queue.fault;
+    const lettersAreDue = !queue.fault && seldom.due('dead letters');
+    const [measured, migrations, found, recount] = await Promise.all([
+      database.fault ? undefined : attempt(() => measure(pool)),
+      !database.fault && seldom.due('migrations', next.checks.migrations !== null)
+        ? attempt(() => migrationStatus(databaseUrl))
+        : undefined,
+      lettersAreDue
+        ? attempt(() => Promise.all(letters.map((reader) => reader.read())))
+        : undefined,
+      lettersAreDue ? attempt(() => readLastRecount(queues)) : undefined,
+    ]);
+
     if (spool.value !== undefined) next.spoolBytes = spool.value;
     if (queue.value) next.queues = queue.value;
-    if (!database.fault) {
-      const [totals, reports, backfills, migrations] = await Promise.all([
-        attempt(() => readTotals(pool)),
-        attempt(() => readReports(pool)),
-        attempt(() =>
-          readStatus(
-            pool,
-            TRANSFORMS.map(({ name }) => name),
-          ),
-        ),
-        seldom.due('migrations', next.checks.migrations !== null)
-          ? attempt(() => migrationStatus(databaseUrl))
-          : undefined,
-      ]);
-      if (totals.value) next.totals = totals.value;
-      if (reports.value) next.reports = reports.value;
-      if (backfills.value) next.backfills = backfills.value;
-      if (migrations) next.checks.migrations = migrations.fault ?? pendingOf(migrations.value);
+    if (migrations) next.checks.migrations = migrations.fault ?? pendingOf(migrations.value);
+    if (found?.value) next.deadLetters = togetherOf(found.value);
+    if (recount?.value !== undefined) next.recount = recount.value;
+    next.checks.queue = queue.fault;
+    next.checks.database = database.fault;
+    next.at = Date.now();
+    if (measured?.value) {
+      const { figures, ...seen } = measured.value;
+      Object.assign(next, seen);
+      history.add(next.at, seen.totals, figures, next.queues);
+      // What is not known cannot be told to stand still.
+      if (!queue.fault) next.checks.commits = stallOf(next.queues, seen.totals, figures);
+    } else if (measured && next.checks.migrations === null) {
+      // Without its tables a database has no figures, and `migrations` says so.
+      next.checks.database = `figures cannot be read: ${measured.fault}`;
     }
-    if (!queue.fault && seldom.due('dead letters')) {
-      const found = await attempt(() => Promise.all(queues.map(readDeadLetters)));
-      if (found.value) next.deadLetters = found.value.flat();
-    }
-    const figures = figuresOf(next.reports);
-    const events = next.queues.filter(({ name }) => EVENT_KINDS.some((kind) => kind === name));
+    sight = next;
+  };
+  const stallOf = (seen: readonly QueueFigures[], totals: Totals, figures: Figures): Fault => {
+    const events = seen.filter(({ name }) => EVENT_KINDS.some((kind) => kind === name));
     /** Events that are through with, one way or another. */
     const settled = (kind: EventKind) =>
-      next.totals[kind].committed +
-      next.totals[kind].duplicates +
+      totals[kind].committed +
+      totals[kind].duplicates +
       sum(figures.values(), METRIC.deadLettered, { kind });
     const stalled = stalls.look(events, (kind) => settled(kind as EventKind), performance.now());
-    next.checks.commits = stalled.length > 0 ? stalled.join('; ') : null;
-    next.at = Date.now();
-    if (!database.fault) history.add(next.at, next.totals, figures, next.queues);
-    sight = next;
+    return stalled.length > 0 ? stalled.join('; ') : null;
   };
   let looking: Promise<void> | undefined;
   const tick = () => (looking ??= look().finally(() => (looking = undefined)));
@@ -155,6 +166,26 @@ export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch
       await looking;
       await pool.end();
     },
+  };
+}
+
+/** What the tables tell, read at about the same moment. */
+async function measure(pool: pg.Pool) {
+  const [totals, reports, backfills] = await Promise.all([
+    readTotals(pool),
+    readReports(pool),
+    readStatus(
+      pool,
+      TRANSFORMS.map(({ name }) => name),
+    ),
+  ]);
+  return { totals, reports, backfills, figures: figuresOf(reports) };
+}
+
+function togetherOf(found: readonly DeadLetterReasons[]): DeadLetterReasons {
+  return {
+    groups: found.flatMap(({ groups }) => groups),
+    unread: found.reduce((total, { unread }) => total + unread, 0),
   };
 }
 

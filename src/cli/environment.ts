@@ -6,6 +6,7 @@ import { openServers } from '../embedded/index.ts';
 import { InterruptedError } from '../errors.ts';
 import { createLogger, type Logger } from '../logger.ts';
 import type { QueueLocation } from '../queues/backend.ts';
+import { flushTraces } from '../queues/tracing.ts';
 import { checkServer, waitForServer, type Server } from './reach.ts';
 
 /** What a command works with. */
@@ -57,6 +58,7 @@ export async function inEnvironment(
   const closer = new Closer(log);
   const stop = stopOnSignals(config.ANNALS_SHUTDOWN_DEADLINE_MS, log);
   const say = options.json ? console.error : console.log;
+  closer.add('traces', flushTraces);
   try {
     const servers = await openServers(config, (line) => log.info(line));
     closer.add('embedded servers', () => servers.close());

@@ -10,7 +10,9 @@ const BAR = { min: 8, max: 24, others: 70 };
 
 /** One line about a run, of `columns` at most: bar, percentage, what it does, time left, rate. */
 export function progressLine(run: RunStatus, columns: number): string {
-  const rate = run.elapsedMs > 0 ? Math.round((1000 * run.passed) / run.elapsedMs) : 0;
+  // What a chunk moves within its lane, or what came in meanwhile, may be passed twice.
+  const passed = Math.min(run.passed, run.rows);
+  const rate = run.elapsedMs > 0 ? Math.round((1000 * passed) / run.elapsedMs) : 0;
   const name = run.table.padEnd(NAME_WIDTH);
   const percentage = `${(100 * run.fraction).toFixed(1).padStart(5)}%`;
   // What holds it is all that matters then.
@@ -22,7 +24,7 @@ export function progressLine(run: RunStatus, columns: number): string {
     ...(run.etaMs === null ? [] : [`${duration(run.etaMs)} left`]),
     ...(run.quarantined > 0 ? [`${run.quarantined} in quarantine`] : []),
     `${rate.toLocaleString('en')}/s`,
-    `${run.passed.toLocaleString('en')} rows`,
+    `${passed.toLocaleString('en')} rows`,
   ];
   let line = `${name} ${'█'.repeat(filled)}${'░'.repeat(width - filled)} ${percentage}`;
   for (const fact of facts) if (line.length + 2 + fact.length <= columns) line += `  ${fact}`;
@@ -35,6 +37,7 @@ const cut = (line: string, columns: number) =>
 const PHASE = {
   fill: 'filling in',
   check: 'checking',
+  sweep: 'sweeping up',
   settle: 'settling',
   undo: 'rolling back',
 } as const;

@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis';
-import pg from 'pg';
 
+import { Connection } from '../database/connection.ts';
 import { ConfigError, UnavailableError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 import { addressOf, isOutage, outlast, reasonOf } from '../outage.ts';
@@ -65,12 +65,11 @@ export async function checkRedisSafety(url: string, log: Logger): Promise<void> 
 }
 
 async function askPostgres(url: string): Promise<void> {
-  const client = new pg.Client({
+  const client = new Connection({
     connectionString: url,
     connectionTimeoutMillis: TIMEOUT_MS,
     query_timeout: TIMEOUT_MS,
   });
-  client.on('error', () => {}); // it also rejects what is under way
   try {
     await client.connect();
     await client.query('SELECT 1');

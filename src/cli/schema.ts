@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import pg from 'pg';
-
 import { Prisma } from '../database/client.ts';
+import { Connection } from '../database/connection.ts';
 import { applyMigrations, migrationStatus } from '../database/migrations.ts';
 import { ConflictError } from '../errors.ts';
 import type { Environment } from './environment.ts';
@@ -53,8 +52,7 @@ SELECT NOT EXISTS (SELECT FROM unnest($1::text[]) AS x (name)
   ) AS "isBeingMigrated"`;
 
 async function look(databaseUrl: string): Promise<{ isEmpty: boolean; isBeingMigrated: boolean }> {
-  const client = new pg.Client({ connectionString: databaseUrl, connectionTimeoutMillis: 5000 });
-  client.on('error', () => {}); // it also rejects the query
+  const client = new Connection({ connectionString: databaseUrl, connectionTimeoutMillis: 5000 });
   await client.connect();
   try {
     const ours = [...Object.values(Prisma.ModelName), '_prisma_migrations'];

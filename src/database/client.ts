@@ -1,6 +1,7 @@
 import { PrismaPg } from '@prisma/adapter-pg';
 
 import { PrismaClient } from '../generated/prisma/client.ts';
+import { createPool } from './connection.ts';
 
 export { Prisma, PrismaClient } from '../generated/prisma/client.ts';
 
@@ -28,17 +29,14 @@ export function createPrismaClient(
   options: DatabaseOptions = {},
 ): PrismaClient {
   const adapter = new PrismaPg(
-    {
+    createPool({
       connectionString: databaseUrl,
       max: options.poolSize ?? 10,
-      connectionTimeoutMillis: options.connectTimeoutMs ?? 5000,
+      ...(options.connectTimeoutMs && { connectionTimeoutMillis: options.connectTimeoutMs }),
       application_name: options.applicationName ?? 'annals',
-      keepAlive: true,
       allowExitOnIdle: options.exitWhenIdle ?? false,
-    },
-    // A pool reports an idle connection that the server closed as an error event; the next query
-    // opens a new one, so there is nothing to do about it.
-    { onPoolError: () => {}, onConnectionError: () => {} },
+    }),
+    { disposeExternalPool: true },
   );
   return new PrismaClient({ adapter });
 }

@@ -71,6 +71,12 @@ export function classifyFault(error: unknown): Fault {
 }
 
 /**
+ * Whether the server gave the statement up for want of time (`statement_timeout`), or was told to.
+ * It may have time for a smaller one.
+ */
+export const wasCancelled = (error: unknown): boolean => sqlState(error) === '57014';
+
+/**
  * Runs `work` again for as long as it meets conflicts, which the design makes rare and which are
  * over in milliseconds: the delay is drawn from 0 to 10 ms, doubling up to 320 ms.
  *

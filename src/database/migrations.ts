@@ -1,9 +1,10 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import pg from 'pg';
+import type pg from 'pg';
 
 import { BaselineNeededError, MigrationError, UnavailableError } from '../errors.ts';
+import { Connection } from './connection.ts';
 import { runPrisma } from './prismaCli.ts';
 
 const FOLDER = new URL('../../prisma/migrations/', import.meta.url);
@@ -218,13 +219,12 @@ async function lock(
 }
 
 async function connect(databaseUrl: string): Promise<pg.Client> {
-  const client = new pg.Client({
+  const client = new Connection({
     connectionString: databaseUrl,
     connectionTimeoutMillis: 5000,
     application_name: 'annals migrations',
     keepAlive: true,
   });
-  client.on('error', () => {}); // the next statement fails with it
   try {
     await client.connect();
     return client;

@@ -32,7 +32,8 @@ export async function discardDeadLetters(
       const state = await queue.getJobState(discard.jobId);
       if (state === 'failed' && (await queue.remove(discard.jobId)) === 1) {
         gone.push(discard.letter);
-      } else if (state !== 'unknown') kept.push(discard);
+        // One that another has just discarded is gone, and counted under the same name.
+      } else if ((await queue.getJobState(discard.jobId)) !== 'unknown') kept.push(discard);
     }),
   );
   if (kept.length > 0) await uncountDiscards(prisma, kept);

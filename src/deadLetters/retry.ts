@@ -11,7 +11,8 @@ import type { DeadLetter } from './deadLetter.ts';
  */
 export async function retryDeadLetter({ job }: DeadLetter): Promise<boolean> {
   try {
-    await job.retry('failed');
+    // It waits for an unknown parent as long as a new one does.
+    await job.retry('failed', { resetAttemptsMade: true });
     return true;
   } catch (error) {
     const { code } = error as { code?: unknown };

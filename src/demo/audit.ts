@@ -66,12 +66,12 @@ export async function audit(query: Query, claim: Claim, findings: Findings): Pro
   return { checks, committed };
 }
 
-async function countRows(query: Query, table: Table): Promise<number> {
+export async function countRows(query: Query, table: Table): Promise<number> {
   const [row] = await query(`SELECT count(*)::int AS count FROM "${table}"`);
   return Number(row?.['count']);
 }
 
-function check<T extends number | string>(name: string, expected: T, actual: T): Check {
+export function check<T extends number | string>(name: string, expected: T, actual: T): Check {
   return { name, expected, actual, ok: actual === expected };
 }
 

@@ -3,10 +3,9 @@ import { chmodSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import pg from 'pg';
-
 import type { Closer } from '../closer.ts';
 import { loadConfig } from '../config.ts';
+import { Connection } from '../database/connection.ts';
 import { openServers } from '../embedded/index.ts';
 import { takeLease } from '../embedded/lease.ts';
 import { isAlive } from '../embedded/orphan.ts';
@@ -110,8 +109,7 @@ async function ended(pid: number): Promise<void> {
 /** @returns its URL */
 async function createDatabase(closer: Closer, serverUrl: string, name: string): Promise<string> {
   const run = async (sql: string) => {
-    const client = new pg.Client({ connectionString: serverUrl, connectionTimeoutMillis: 5000 });
-    client.on('error', () => {}); // it also rejects what is under way
+    const client = new Connection({ connectionString: serverUrl, connectionTimeoutMillis: 5000 });
     try {
       await client.connect();
       await client.query(sql);

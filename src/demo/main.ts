@@ -7,6 +7,7 @@ import { Closer } from '../closer.ts';
 import { applyMigrations } from '../database/migrations.ts';
 import { createLogger } from '../logger.ts';
 import { prepareQueues } from '../queues/backend.ts';
+import { openBoard } from './board.ts';
 import { openGround } from './ground.ts';
 import { number } from './progress.ts';
 import { summary, table } from './report.ts';
@@ -19,6 +20,7 @@ interface Options {
   seed: number;
   report?: string;
   useConfigured?: true;
+  board?: true;
 }
 
 /** Milliseconds in which everything is stopped and removed. */
@@ -41,6 +43,7 @@ const command = new Command('demo')
   .option('--workers <n>', 'worker processes', whole(1, 64), 1)
   .option('--seed <n>', 'number that the events are made from', whole(0, 2 ** 32 - 1), 1)
   .option('--report <file>', 'write the outcome as JSON to this file')
+  .option('--board', 'serve the board meanwhile, and hold /metrics against the tables in the end')
   .option('--use-configured', 'use the servers that DATABASE_URL and REDIS_URL name')
   .addHelpText('after', '\nExit codes: 0 all checks hold, 1 they do not, 2 wrong usage.')
   .helpOption('--help', 'say this')
@@ -60,7 +63,9 @@ async function demo(options: Options, closer: Closer, signal: AbortSignal): Prom
   const { events, runtimes, workers } = options;
   console.log(`${migrations.length} migrations applied`);
   console.log(`${number(events)} events · agent runtimes: ${runtimes} · workers: ${workers}\n`);
-  const { report, waited } = await run(options, ground, closer, signal);
+  const board = options.board && (await openBoard(ground, closer));
+  if (board) console.log(`board: ${board.url}\n`);
+  const { report, waited } = await run(options, ground, closer, signal, board);
   if (options.report) writeFileSync(options.report, `${JSON.stringify(report, null, 2)}\n`);
   console.log(`\n${table(report.checks)}\n\n${summary(report, waited)}`);
   return report.ok;

@@ -1,12 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import pg from 'pg';
-
 import type { Closer } from '../closer.ts';
+import { Connection } from '../database/connection.ts';
 import { UnavailableError } from '../errors.ts';
 import { openQueue, type EventQueue } from '../queues/backend.ts';
 import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
+import type { Board } from '../board/board.ts';
 import { audit, type Query } from './audit.ts';
+import { checkBoard } from './board.ts';
 import { Crew, type CrewSettings } from './crew.ts';
 import type { Ground } from './ground.ts';
 import type { Claim } from './ledger.ts';
@@ -31,6 +32,7 @@ export async function run(
   ground: Ground,
   closer: Closer,
   signal: AbortSignal,
+  board?: Board,
 ): Promise<{ report: Report; waited: number }> {
   const queues = openQueues(ground, closer);
   const crew = new Crew(settings, ground.env, closer, signal);
@@ -53,12 +55,13 @@ export async function run(
   const { duplicates: duplicatesIgnored, waiting, perSecond } = crew.figures();
   const deadLetters = total(await countJobs(queues, 'failed'));
   const jobsLeft = total(await countJobs(queues, ...UNSETTLED));
-  const client = new pg.Client({ connectionString: ground.databaseUrl });
+  const client = new Connection({ connectionString: ground.databaseUrl });
   await client.connect();
   closer.add('audit', () => client.end());
   const query: Query = async (sql, params) => (await client.query(sql, params)).rows;
   const findings = { duplicatesIgnored, deadLetters, jobsLeft };
   const { checks, committed } = await audit(query, claim, findings);
+  if (board) checks.push(...(await checkBoard(board, query)));
 
   const report: Report = {
     ok: checks.every(({ ok }) => ok),

@@ -2,6 +2,8 @@
 import { loadConfig } from '../config.ts';
 import { openServers } from '../embedded/index.ts';
 import { createLogger } from '../logger.ts';
+import { startReporter } from '../metrics/reports.ts';
+import { createWorkerMetrics } from '../metrics/workerMetrics.ts';
 import { startWorkers } from '../workers/runtime.ts';
 import { belongToParent, tellParent, type WorkerMessage } from './children.ts';
 
@@ -12,18 +14,18 @@ belongToParent(async () => {
   clearInterval(timer);
   await tell(); // so that the time of the last commit is not that of the end
   await workers.stop(5000);
+  await reporter.stop();
   await tell();
   process.exit();
 });
 
 const config = loadConfig();
-const servers = await openServers(config);
-const workers = await startWorkers({
-  databaseUrl: servers.databaseUrl,
-  queue: servers.queue,
-  config,
-  log: createLogger(config),
-});
+const log = createLogger(config);
+const { databaseUrl, queue } = await openServers(config);
+const name = `demo:${process.pid}`;
+const { hooks, snapshot } = createWorkerMetrics(name);
+const reporter = startReporter({ databaseUrl, worker: name, snapshot, log });
+const workers = await startWorkers({ databaseUrl, queue, config, log, hooks });
 
 let told: WorkerMessage = { committed: 0, duplicates: 0, waiting: 0, committedAt: 0 };
 await tellParent(told);

@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis';
-import pg from 'pg';
 
 import type { Closer } from '../closer.ts';
+import { Connection } from '../database/connection.ts';
 import { addressOf, reasonOf } from '../outage.ts';
 import { checkClocks } from './clocks.ts';
 import {
@@ -35,6 +35,7 @@ const CHECKS: Readonly<Record<string, (patient: Patient) => Verdict | Promise<Ve
   'PostgreSQL connections': onPostgres(postgres.checkConnections),
   'PostgreSQL time-outs': onPostgres(postgres.checkTimeouts),
   'PostgreSQL autovacuum': onPostgres(postgres.checkAutovacuum),
+  'PostgreSQL monitoring': onPostgres(postgres.checkMonitoring),
   Redis: connectRedis,
   'Redis version': onRedis(redis.checkVersion),
   'Redis role': onRedis(redis.checkRole),
@@ -88,13 +89,12 @@ function onRedis(check: redis.RedisCheck) {
 }
 
 async function connectPostgres(patient: Patient): Promise<Verdict> {
-  const client = new pg.Client({
+  const client = new Connection({
     connectionString: patient.databaseUrl,
     connectionTimeoutMillis: TIMEOUT_MS,
     query_timeout: TIMEOUT_MS,
     application_name: 'annals doctor',
   });
-  client.on('error', () => {}); // it also rejects what is under way
   try {
     await client.connect();
     const since = performance.now();

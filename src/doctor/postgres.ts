@@ -108,10 +108,10 @@ export const checkDurability: PostgresCheck = async (sql) => {
 };
 
 /**
- * Connections besides the pool that a worker opens at most: 5 for backfills, 2 for schedules, and
- * on PostgreSQL queues 5 for each of 7 workers and 2 for each of 7 queues.
+ * Connections besides the pool that a worker opens at most: 5 for backfills, 2 for schedules, 1 for
+ * its reports, and on PostgreSQL queues 5 for each of 7 workers and 2 for each of 7 queues.
  */
-const EXTRA_CONNECTIONS = { redis: 7, postgres: 56 };
+const EXTRA_CONNECTIONS = { redis: 8, postgres: 57 };
 
 export const checkConnections: PostgresCheck = async (sql, { config, queue }) => {
   const found = await settings(
@@ -164,5 +164,17 @@ export const checkAutovacuum: PostgresCheck = async (sql) => {
   return warning(
     'off: counters that move make tables grow without end',
     'ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_reload_conf();',
+  );
+};
+
+export const checkMonitoring: PostgresCheck = async (sql) => {
+  const { role, sees } = await one<{ role: string; sees: boolean }>(
+    sql,
+    `SELECT quote_ident(current_user) AS "role", pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS "sees"`,
+  );
+  if (sees) return ok('sees what every session does');
+  return warning(
+    'does not see what sessions of other roles do: a backfill is held while a replica, an autovacuum of its table or an event worker of another role is there',
+    `GRANT pg_monitor TO ${role};`,
   );
 };

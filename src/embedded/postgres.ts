@@ -4,6 +4,7 @@ import { join } from 'node:path';
 
 import pg from 'pg';
 
+import { Connection } from '../database/connection.ts';
 import { runAs, serverAccount } from './account.ts';
 import type { PostgresBinaries } from './binaries.ts';
 import { SUPERUSER } from './cluster.ts';
@@ -132,12 +133,11 @@ async function ensureDatabase(url: string, name: string): Promise<void> {
 
 /** The number of rows. */
 async function query(connectionString: string, sql: string): Promise<number | null> {
-  const client = new pg.Client({
+  const client = new Connection({
     connectionString,
     connectionTimeoutMillis: 5000,
     query_timeout: 10_000,
   });
-  client.on('error', () => {}); // what matters rejects the calls below
   try {
     await client.connect();
     return (await client.query(sql)).rowCount;

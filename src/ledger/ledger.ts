@@ -83,6 +83,7 @@ export async function mergeLedger(prisma: PrismaClient): Promise<void> {
         DELETE FROM "EventLedger"
         WHERE "writerId" <> ${NIL}::uuid
           AND "updatedAt" < now() AT TIME ZONE 'utc' - ${MERGE_AFTER}::text::interval
+          AND "discarded" = 0 -- whose own rows keep a repeated discard from counting twice
         RETURNING *
       )
       INSERT INTO "EventLedger" AS l ("writerId", "producerId", "kind", "accepted", "dropped",

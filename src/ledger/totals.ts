@@ -1,10 +1,13 @@
-import type pg from 'pg';
-
 import { EVENT_KINDS, type EventKind } from '../queues/events.ts';
 import type { LedgerFigure } from './ledger.ts';
 
 /** Events of a kind by what became of them, over all processes and restarts. */
 export type Totals = Readonly<Record<EventKind, Readonly<Record<LedgerFigure, number>>>>;
+
+/** A client or a pool of `pg`, or what does as these do. */
+interface Readable {
+  query(sql: string): Promise<{ rows: unknown[] }>;
+}
 
 const READ = `
 SELECT "kind", sum("accepted")::float8 AS "accepted", sum("dropped")::float8 AS "dropped",
@@ -19,16 +22,14 @@ FROM (
 GROUP BY "kind"`;
 
 /** What the tables hold at the same moment, since the ledger is written in the same transactions. */
-export async function readTotals(pool: Pick<pg.Pool, 'query'>): Promise<Totals> {
-  const { rows } = await pool.query<Totals[EventKind] & { kind: EventKind }>(READ);
-  const found = new Map(rows.map(({ kind, ...figures }) => [kind, figures]));
+export async function readTotals(database: Readable): Promise<Totals> {
+  const { rows } = await database.query(READ);
+  const found = new Map(
+    (rows as (Totals[EventKind] & { kind: EventKind })[]).map(({ kind, ...rest }) => [kind, rest]),
+  );
   return Object.fromEntries(
     EVENT_KINDS.map((kind) => [kind, found.get(kind) ?? NOTHING]),
   ) as Totals;
 }
 
 const NOTHING = { accepted: 0, dropped: 0, committed: 0, duplicates: 0, discarded: 0 };
-
-export const NO_TOTALS: Totals = Object.fromEntries(
-  EVENT_KINDS.map((kind) => [kind, NOTHING]),
-) as Totals;

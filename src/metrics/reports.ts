@@ -1,7 +1,8 @@
 import { setInterval as every } from 'node:timers';
 
-import pg from 'pg';
+import type pg from 'pg';
 
+import { createPool } from '../database/connection.ts';
 import type { Logger } from '../logger.ts';
 import type { MetricsSnapshot } from './workerMetrics.ts';
 
@@ -56,15 +57,12 @@ export function startReporter(options: {
   log: Logger;
 }): Reporter {
   const { worker, snapshot, log } = options;
-  const pool = new pg.Pool({
+  const pool = createPool({
     connectionString: options.databaseUrl,
     max: 1,
-    connectionTimeoutMillis: 5000,
     query_timeout: 5000,
-    keepAlive: true,
     application_name: 'annals report',
   });
-  pool.on('error', () => {}); // the next report opens another connection
   const send = async () => {
     try {
       await pool.query(WRITE, [worker, JSON.stringify(await snapshot())]);

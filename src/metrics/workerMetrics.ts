@@ -60,7 +60,11 @@ export function createWorkerMetrics(worker: string): WorkerMetrics {
   });
   const batch = histogram(METRIC.batch, 'Events in one write', BATCH_EVENTS);
   const write = histogram(METRIC.write, 'Seconds that a write took', WRITE_SECONDS);
-  const lag = histogram(METRIC.lag, 'Seconds from occurrence to commit', LAG_SECONDS);
+  const lag = histogram(
+    METRIC.lag,
+    'Seconds from occurrence to the commit that stored an event or found it stored',
+    LAG_SECONDS,
+  );
 
   // Looking labels up costs as much as the rest of an observation, and lag is taken of each event.
   const bound = new Map<EventKind, ReturnType<typeof bind>>();

@@ -20,7 +20,7 @@ export interface DeliveryOptions {
 }
 
 /** Milliseconds before a failed call is repeated; doubles from the first to the last. */
-export const RETRY_MS = { first: 100, last: 2000 };
+export const RETRY_MS = { first: 100, last: 1000 };
 
 /** Milliseconds after which a call counts as failed when nothing but it is waiting. */
 export const SEND_TIMEOUT_MS = 10_000;

@@ -16,6 +16,9 @@ interface Found {
   redis: Redis | undefined;
 }
 
+/** Milliseconds that a call may wait before its connection to Redis is replaced. */
+const SILENCE_MS = 10_000;
+
 /** Milliseconds that connections to PostgreSQL get to close well. */
 const DISCONNECT_MS = 500;
 
@@ -25,17 +28,23 @@ export class Outlet {
   connection = 0;
   readonly #locate: () => Promise<QueueLocation>;
   readonly #onError: (error: unknown) => void;
+  readonly #onBack: () => void;
   readonly #queues = new Map<EventKind, Promise<Queue<string>>>();
   #finding: Promise<Found> | undefined;
   #found: Found | undefined;
   #isClosed = false;
   #disk: RedisDisk | undefined;
 
-  /** @param onError - told of faults of connections; calls reject as well */
+  /**
+   * @param onError - told of faults of connections; calls reject as well
+   * @param onBack - told when Redis can be used, for the first time or again
+   */
   constructor(
     queue: QueueLocation | (() => Promise<QueueLocation>),
     onError: (error: unknown) => void,
+    onBack: () => void,
   ) {
+    this.#onBack = onBack;
     this.#locate = async () => (typeof queue === 'function' ? queue() : queue);
     this.#onError = (error) => {
       if (!this.#isClosed) onError(error);
@@ -67,6 +76,8 @@ export class Outlet {
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
         isLate = true;
+        // To be silent for so long is to be dead: a host without power, a path that drops packets.
+        if (timeoutMs >= SILENCE_MS) this.#found?.redis?.disconnect(true);
         reject(new UnavailableError(`the queue did not answer within ${timeoutMs} ms`));
       }, timeoutMs);
     });
@@ -142,6 +153,7 @@ export class Outlet {
     const redis = location.kind === 'redis' ? openRedis(location) : undefined;
     redis?.on('error', this.#onError);
     redis?.on('close', () => this.connection++);
+    redis?.on('ready', this.#onBack);
     this.#found = { location, redis };
     return this.#found;
   }

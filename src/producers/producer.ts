@@ -1,16 +1,16 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { v7 as uuidv7 } from 'uuid';
-
 import { loadConfig, type Config } from '../config.ts';
 import { InvalidEventError, UnavailableError } from '../errors.ts';
 import {
   encodeEvent,
+  encodeNewEvent,
   type EncodedEvent,
   type EventInput,
   type EventKind,
 } from '../queues/events.ts';
+import { newIdentity, type Identity } from '../queues/identity.ts';
 import type { Producer, ProducerOptions } from './api.ts';
 import { EventBuffer } from './buffer.ts';
 import { Delivery } from './delivery.ts';
@@ -39,6 +39,9 @@ const PIECE_BYTES = 1024 * 1024;
 
 /** Milliseconds between two looks at whether a close is done. */
 const CLOSE_LOOK_MS = 10;
+
+/** Milliseconds that the disk gets for the last fsync of a close whose deadline has passed. */
+const LAST_SYNC_MS = 500;
 
 class QueueProducer implements Producer {
   readonly #options: ProducerOptions;
@@ -73,7 +76,7 @@ class QueueProducer implements Producer {
     this.#config = config;
     this.#tally = new Tally(id);
     this.#spool = new Spool({ root, producerId: id, maxBytes, onFault: onError });
-    this.#outlet = new Outlet(queue, onError);
+    this.#outlet = new Outlet(queue, onError, () => this.#replay.hurry());
     const parts = { tally: this.#tally, spool: this.#spool, outlet: this.#outlet };
     this.#delivery = new Delivery({
       ...parts,
@@ -125,11 +128,14 @@ class QueueProducer implements Producer {
   }
 
   emit<K extends EventKind>(kind: K, event: EventInput<K>): string {
-    const id = event?.id ?? uuidv7();
+    const identity = newIdentity();
+    const id = event?.id ?? identity.id;
     let encoded: EncodedEvent;
     try {
       if (this.#closing) throw new InvalidEventError(`${kind} event ${id}: the producer is closed`);
-      encoded = encodeEvent(kind, { ...event, id, occurredAt: toIso(event?.occurredAt) });
+      encoded = isNew(event)
+        ? encodeNewEvent(kind, event, identity)
+        : encodeEvent(kind, { ...event, id, occurredAt: toIso(event?.occurredAt, identity) });
     } catch (error) {
       // A getter or a toJSON of the caller's may throw anything.
       const invalid =
@@ -171,11 +177,13 @@ class QueueProducer implements Producer {
   }
 
   async #close(deadlineMs: number): Promise<void> {
-    await this.#drain(performance.now() + deadlineMs);
+    const deadline = performance.now() + deadlineMs;
+    await this.#drain(deadline);
     this.#lostAtClose = this.#buffer.spill();
     this.#leaveExit();
     this.#replay.stop();
-    await Promise.all([this.#outlet.disconnect(), this.#spool.close()]);
+    const leftMs = Math.max(deadline - performance.now(), LAST_SYNC_MS);
+    await Promise.all([this.#outlet.disconnect(), this.#spool.close(leftMs)]);
     if (this.#lostAtClose > 0) throw this.#notTaken();
   }
 
@@ -211,8 +219,12 @@ class QueueProducer implements Producer {
   }
 }
 
-function toIso(occurredAt: string | Date | undefined): unknown {
-  if (occurredAt === undefined) return new Date().toISOString();
+/** Whether neither id nor time is the caller's, not even an undefined one. */
+const isNew = (event: object | undefined) =>
+  typeof event === 'object' && event !== null && !('id' in event) && !('occurredAt' in event);
+
+function toIso(occurredAt: string | Date | undefined, now: Identity): unknown {
+  if (occurredAt === undefined) return now.occurredAt;
   if (!(occurredAt instanceof Date)) return occurredAt;
   return Number.isNaN(occurredAt.getTime()) ? 'Invalid Date' : occurredAt.toISOString();
 }

@@ -30,7 +30,7 @@ const ADOPT_MS = 5000;
  * Milliseconds for which a segment is kept after the queue took it where Redis does not say what it
  * has on disk: `appendfsync everysec` takes one or two seconds.
  */
-const KEEP_MS = 5000;
+export const KEEP_MS = 5000;
 
 /**
  * Sends what is in the spool, the oldest segment first and one at a time, in the background. It
@@ -85,9 +85,15 @@ export class Replay {
     clearTimeout(this.#timer);
     if (this.#isStopped) return;
     this.#timer = setTimeout(() => {
-      this.#looking = this.#look().finally(() => {
-        this.#looking = undefined;
-      });
+      this.#looking = this.#look()
+        .catch((error: unknown) => {
+          // Nothing that the disk does to us may end the agent's process, or the replay.
+          this.#options.onError(error);
+          this.#lookIn(RETRY_MS.last);
+        })
+        .finally(() => {
+          this.#looking = undefined;
+        });
     }, milliseconds).unref();
   }
 

@@ -10,8 +10,8 @@ import {
   type WorkerOptions,
 } from 'bullmq';
 import type { Redis } from 'ioredis';
-import pg from 'pg';
 
+import { Connection } from '../database/connection.ts';
 import type { Envelope } from './envelope.ts';
 import {
   EVENT_STREAM_MAX_LENGTH,
@@ -23,6 +23,7 @@ import {
 } from './catalogue.ts';
 import { connect, type QueueLocation } from './connection.ts';
 import { SteadyWorker } from './steadyWorker.ts';
+import { startTracing, traced } from './tracing.ts';
 
 export type { QueueLocation } from './connection.ts';
 
@@ -40,19 +41,19 @@ export type EventWorker = Worker<Envelope, JobResult>;
 const PREPARE_TIMEOUT_MS = 60_000;
 
 /**
- * Makes a location ready for queues: brings the PostgreSQL back end's own schema up to date, and
+ * Makes a location ready for queues, and this process for tracing them: brings the PostgreSQL back end's own schema up to date, and
  * does nothing for Redis. Safe for any number of processes at once (BullMQ migrates in one
  * transaction under an advisory lock), and free of DDL when nothing is to be done, so that
  * producers need no right to create.
  */
 export async function prepareQueues(location: QueueLocation): Promise<void> {
+  await startTracing();
   if (location.kind === 'redis') return;
-  const client = new pg.Client({
+  const client = new Connection({
     connectionString: location.url,
     connectionTimeoutMillis: 5000,
     query_timeout: PREPARE_TIMEOUT_MS,
   });
-  client.on('error', () => {}); // a lost connection also rejects the query that is under way
   await client.connect();
   try {
     const version = await assertSchemaCompatibility(client, location.prefix).catch(
@@ -101,7 +102,7 @@ export function openProducerQueue(
   redis?: Redis,
 ): Queue<string> {
   const { connection, prefix, factory } = connect(location, 'producer');
-  const options = { connection: redis ?? connection, prefix, streams: STREAMS };
+  const options = { connection: redis ?? connection, prefix, streams: STREAMS, ...traced() };
   return new PackedQueue(kind, options, factory);
 }
 
@@ -172,6 +173,7 @@ function startWorker<Data, Result>(
       runRetryDelay: 1000,
       removeOnComplete: keepCompleted,
       removeOnFail: keepFailed,
+      ...traced(),
     },
     factory,
   );

@@ -8,6 +8,7 @@ import {
 import { Redis } from 'ioredis';
 import pg from 'pg';
 
+import { Connection } from '../database/connection.ts';
 import { flattenJson } from '../json.ts';
 import { isOutage } from '../outage.ts';
 import { createPatientPostgresBackend } from './patient.ts';
@@ -20,7 +21,7 @@ export interface QueueLocation {
 }
 
 /** How a client of either back end connects. */
-interface Connection {
+interface QueueConnection {
   connection: ConnectionOptions;
   prefix: string;
   factory: BackendFactory<RedisQueueBackend>;
@@ -29,7 +30,12 @@ interface Connection {
 /** Milliseconds that a producer's command may take before the producer counts the queue as away. */
 const COMMAND_TIMEOUT_MS = 10_000;
 
-const retryStrategy = (attempt: number) => Math.min(attempt * 100, 1000);
+/** How soon a client of Redis tries again, where it is away and where it is still loading its data. */
+const RECONNECT = {
+  maxRetriesPerRequest: null,
+  retryStrategy: (attempt: number) => Math.min(attempt * 100, 1000),
+  maxLoadingRetryTime: 500,
+};
 
 /**
  * What a producer's call could not send it sends again itself: were the client to keep it as well,
@@ -46,12 +52,23 @@ const PRODUCER_REDIS = {
  * BullMQ cannot let go of one of its own that was never made.
  */
 export function openRedis(location: QueueLocation): Redis {
+  let movedAt = -Infinity;
   return new Redis(location.url, {
-    maxRetriesPerRequest: null,
-    retryStrategy,
+    ...RECONNECT,
     ...PRODUCER_REDIS,
+    // A primary that became a replica keeps its connections; the new one is behind the same name.
+    reconnectOnError: (error: Error) => {
+      const isDue = performance.now() - movedAt >= MOVE_MS && IS_REPLICA.test(error.message);
+      if (isDue) movedAt = performance.now();
+      return isDue;
+    },
   });
 }
+
+const IS_REPLICA = /\b(?:READONLY|MASTERDOWN)\b/;
+
+/** Milliseconds between two attempts to find the primary behind the address of a replica. */
+const MOVE_MS = 1000;
 
 /**
  * Milliseconds of silence after which a worker's connection to Redis counts as dead. Longer than
@@ -68,15 +85,13 @@ export function connect(
   location: QueueLocation,
   role: 'producer' | 'worker',
   onOutage: (error: Error) => void = () => {},
-): Connection {
+): QueueConnection {
   if (location.kind === 'redis') {
     return {
       // A worker's blocking commands must wait for ever; a producer must learn that Redis is away.
       connection: {
         url: location.url,
-        maxRetriesPerRequest: null,
-        retryStrategy,
-        maxLoadingRetryTime: 1000,
+        ...RECONNECT,
         ...(role === 'producer' && PRODUCER_REDIS),
         ...(role === 'worker' && {
           socketTimeout: SILENCE_MS,
@@ -101,6 +116,7 @@ export function connect(
       ...(role === 'producer' && { query_timeout: COMMAND_TIMEOUT_MS }),
       connectionTimeoutMillis: 5000,
       keepAlive: true,
+      Client: Connection,
       application_name: `annals ${role}`,
       types: { getTypeParser: parserOf },
     },

@@ -1,7 +1,14 @@
 import { z } from 'zod';
 
 import { InvalidEventError } from '../errors.ts';
-import { encodeEvent, type EncodedEvent, type EventKind } from './events.ts';
+import { EventList } from './eventList.ts';
+import {
+  encodeEvent,
+  isRight,
+  MAX_EVENT_BYTES,
+  type EncodedEvent,
+  type EventKind,
+} from './events.ts';
 
 /** The only version there is. A change that an older worker could not read takes a new one. */
 const VERSION = 1;
@@ -44,8 +51,7 @@ export interface RefusedEvent {
 }
 
 export interface OpenedEnvelope {
-  /** `event` is kept beside its encoding, since a job that fails in part keeps it as it came. */
-  valid: { event: unknown; encoded: EncodedEvent }[];
+  valid: EventList;
   refused: RefusedEvent[];
   /** Absent where the job has none, or none that can be read. */
   producer?: ProducerLedger;
@@ -67,12 +73,55 @@ export const ENVELOPE_BYTES = packEnvelope([], {
   dropped: Number.MAX_SAFE_INTEGER,
 }).length;
 
+const UUID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}';
+
+/** How an envelope begins and ends as `packEnvelope` writes it, and as BullMQ has it from `jsonb`. */
+const WRITTEN = [
+  {
+    head: new RegExp(
+      `^\\{"v":1,(?:"producer":\\{"id":"${UUID}","accepted":\\d+,"dropped":\\d+\\},)?"events":\\[`,
+    ),
+    tail: /\]\}$/,
+  },
+  {
+    head: /^\{"v":1,"events":\[/,
+    tail: new RegExp(`\\](?:,"producer":\\{"id":"${UUID}","dropped":\\d+,"accepted":\\d+\\})?\\}$`),
+  },
+] as const;
+
+const MEMBERS: ReadonlySet<string> = new Set(['v', 'producer', 'events']);
+
+/** Longer than any tail. */
+const TAIL_LENGTH = 160;
+
+/**
+ * The JSON of an envelope's events as it stands in the job's text, where it can be cut out: writing
+ * it again would cost more than checking it did.
+ *
+ * What is cut out begins at the first member `events`. Were there another one after it, or anything
+ * else but the tail, then the cut has more closing than opening brackets somewhere, and PostgreSQL
+ * refuses it as JSON; the writer then goes back to JSON of its own. Escapes are left to `encodeEvent`,
+ * since U+0000 and lone surrogates are among them.
+ */
+function eventsText(data: object, text: string): string | undefined {
+  if (text.length > MAX_EVENT_BYTES || text.includes('\\u')) return undefined;
+  if (!Object.keys(data).every((name) => MEMBERS.has(name))) return undefined;
+  const end = text.slice(-TAIL_LENGTH);
+  for (const { head, tail } of WRITTEN) {
+    const begun = head.exec(text)?.[0].length;
+    const ended = tail.exec(end)?.[0].length;
+    if (begun !== undefined && ended !== undefined) return text.slice(begun, -ended);
+  }
+  return undefined;
+}
+
 /**
  * Reads a job's data, which anybody may have written.
  *
+ * @param text - the JSON that `data` was parsed from, where it is at hand
  * @throws {InvalidEventError} when it is no envelope of this version
  */
-export function openEnvelope(kind: EventKind, data: unknown): OpenedEnvelope {
+export function openEnvelope(kind: EventKind, data: unknown, text?: string): OpenedEnvelope {
   if (typeof data !== 'object' || data === null) {
     throw new InvalidEventError(
       `the job holds ${data === null ? 'null' : typeof data}, not an envelope {"v":1,"events":[…]}`,
@@ -92,14 +141,22 @@ export function openEnvelope(kind: EventKind, data: unknown): OpenedEnvelope {
   }
   // A foreign producer may have written anything here; its events are none the worse for it.
   const ledger = PRODUCER_LEDGER.safeParse(producer).data;
-  const opened: OpenedEnvelope = { valid: [], refused: [], ...(ledger && { producer: ledger }) };
+  const from = ledger && { producer: ledger };
+  const written = text === undefined ? undefined : eventsText(data, text);
+  if (written !== undefined && events.every((event) => isRight(kind, event))) {
+    return { valid: EventList.ofText(kind, events, written), refused: [], ...from };
+  }
+  const valid: unknown[] = [];
+  const encoded: EncodedEvent[] = [];
+  const refused: RefusedEvent[] = [];
   for (const event of events) {
     try {
-      opened.valid.push({ event, encoded: encodeEvent(kind, event) });
+      encoded.push(encodeEvent(kind, event));
+      valid.push(event);
     } catch (error) {
       if (!(error instanceof InvalidEventError)) throw error;
-      opened.refused.push({ event, reason: error.message });
+      refused.push({ event, reason: error.message });
     }
   }
-  return opened;
+  return { valid: EventList.ofEncoded(kind, valid, encoded), refused, ...from };
 }

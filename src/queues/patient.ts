@@ -6,10 +6,8 @@ import {
   type PostgresConnectionOptions,
 } from 'bullmq';
 
+import { Connection } from '../database/connection.ts';
 import { outlast } from '../outage.ts';
-
-/** A connection that breaks also rejects what is under way; without a listener it ends the process. */
-const ignore = () => {};
 
 /**
  * BullMQ's connection to PostgreSQL for workers. As BullMQ's client of Redis does by itself, it
@@ -24,12 +22,12 @@ class PatientConnection extends PostgresConnection {
   readonly #ended = new AbortController();
   #ready: Promise<void> | undefined;
   #isAway = false;
-  #listenClient: Awaited<ReturnType<PostgresConnection['getListenClient']>> | undefined;
 
   constructor(options: PostgresConnectionOptions) {
     super(options);
     this.on('error', () => (this.#isAway = true)); // idle connections report an outage as well
-    this.pool.on('connect', (client) => client.on('error', ignore));
+    // BullMQ opens the connection on which it listens by itself, in a module that it keeps here.
+    Object.assign(this, { pgModule: { Client: Connection } });
     const query = this.pool.query.bind(this.pool);
     this.pool.query = (text, params) => this.#outlast(() => query(text, params));
   }
@@ -48,19 +46,12 @@ class PatientConnection extends PostgresConnection {
   }
 
   override getListenClient(): ReturnType<PostgresConnection['getListenClient']> {
-    const client = this.#outlast(() => super.getListenClient());
-    client.then(
-      (connected) => (this.#listenClient = connected),
-      () => {},
-    );
-    return client;
+    return this.#outlast(() => super.getListenClient());
   }
 
   override close(): Promise<void> {
     this.#ended.abort();
-    const closing = super.close();
-    this.#listenClient?.on('error', ignore); // it has just lost the listener that it had
-    return closing;
+    return super.close();
   }
 
   async #outlast<T>(work: () => Promise<T>): Promise<T> {

@@ -5,6 +5,12 @@ import { flattenJson } from '../json.ts';
 /** Milliseconds that a worker pauses after a fetch that failed. */
 const PAUSE_MS = 1000;
 
+/** What jobs were parsed from. */
+const texts = new WeakMap<Job, string>();
+
+/** The JSON text of a job's data as the queue had it; absent where it had to be mended. */
+export const textOf = (job: Job): string | undefined => texts.get(job);
+
 /** A worker that neither a queue that refuses its calls nor a job that is no job can wear out. */
 export class SteadyWorker<Data, Result> extends Worker<Data, Result> {
   /** Jobs whose data had to be made readable, with what is wrong if nothing else is. */
@@ -37,6 +43,7 @@ export class SteadyWorker<Data, Result> extends Worker<Data, Result> {
     try {
       const job = super.createJob({ ...json, opts, data }, jobId);
       if (data !== json.data) this.#mended.set(job, undefined);
+      else texts.set(job, data);
       return job;
     } catch (error) {
       const job = super.createJob({ ...json, opts, data: JSON.stringify(json.data) }, jobId);

@@ -9,6 +9,8 @@ export interface RunOptions {
   signal: AbortSignal;
   /** Told how far it is. */
   onProgress: (sofar: object) => Promise<void>;
+  /** What the last attempt at this run told, if it told anything before it was ended or killed. */
+  resume?: never; // only the work that told it knows its type
 }
 
 /** Work that is done again and again. */

@@ -117,16 +117,21 @@ function createRun(
     try {
       const done = await SCHEDULES[name].run(prisma, {
         signal: stopping.signal,
-        onProgress: (sofar) => job.updateProgress(sofar).catch(() => {}), // only for the board
+        // Work that is done twice finds nothing the second time: what is lost here is a figure.
+        onProgress: (sofar) => job.updateProgress(sofar).catch(() => {}),
+        ...(isTold(job.progress) && { resume: job.progress as never }),
       });
       const result = { ...done, tookMs: Math.round(performance.now() - since) };
       log.info({ job: job.id, ...result }, `${name} done`);
       return result;
     } catch (error) {
       if (!stopping.signal.aborted) throw error;
-      // Another process takes it from the start, and finds less to do.
+      // Another process goes on where this one has got to.
       await job.moveToWait(token);
       throw new WaitingError();
     }
   };
 }
+
+/** BullMQ's progress is 0 until it is set. */
+const isTold = (progress: Job['progress']) => typeof progress === 'object' && progress !== null;

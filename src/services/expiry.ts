@@ -56,6 +56,8 @@ export interface ExpiryOptions {
   signal?: AbortSignal;
   /** Told after each chunk what went so far. */
   onProgress?: (sofar: Readonly<Expiry>) => unknown;
+  /** What went in a run that did not end: it is in the result. Default: nothing. */
+  resume?: Readonly<Expiry>;
 }
 
 /**
@@ -66,9 +68,9 @@ export interface ExpiryOptions {
  */
 export async function expireRows(
   prisma: PrismaClient,
-  { chunkRows = 1000, signal, onProgress }: ExpiryOptions = {},
+  { chunkRows = 1000, signal, onProgress, resume }: ExpiryOptions = {},
 ): Promise<Expiry> {
-  const gone: Expiry = { moduleStates: 0, memories: 0 };
+  const gone: Expiry = { moduleStates: 0, memories: 0, ...resume };
   for (const [what, sql] of [
     ['moduleStates', EXPIRE_STATES],
     ['memories', EXPIRE_MEMORIES],

@@ -54,13 +54,21 @@ export interface Recount {
   drift: number;
 }
 
+/** How far a recount has got. */
+export interface RecountProgress extends Recount {
+  /** Id of the last agent that was looked at; null before the first. */
+  cursor: string | null;
+}
+
 export interface RecountOptions {
   /** Agents that are looked at in one transaction. Default 1,000. */
   chunkAgents?: number;
   /** Ends the recount, with the signal's reason, when the chunk that is under way has committed. */
   signal?: AbortSignal;
   /** Told after each chunk what was found so far. */
-  onProgress?: (sofar: Readonly<Recount>) => unknown;
+  onProgress?: (sofar: Readonly<RecountProgress>) => unknown;
+  /** Where one that did not end had got to: what it found is in the result. Default: the start. */
+  resume?: Readonly<RecountProgress>;
 }
 
 /**
@@ -72,36 +80,33 @@ export interface RecountOptions {
  */
 export async function recountSessions(
   prisma: PrismaClient,
-  { chunkAgents = 1000, signal, onProgress }: RecountOptions = {},
+  { chunkAgents = 1000, signal, onProgress, resume }: RecountOptions = {},
 ): Promise<Recount> {
-  const total: Recount = { checked: 0, agents: 0, drift: 0 };
-  let cursor: string | null = null;
+  let { checked, agents, drift, cursor } = resume ?? NOT_BEGUN;
   for (;;) {
     signal?.throwIfAborted();
-    const chunk: Recount & { cursor: string | null } = await recountChunk(
-      prisma,
-      cursor,
-      chunkAgents,
-    );
-    total.checked += chunk.checked;
-    total.agents += chunk.agents;
-    total.drift += chunk.drift;
-    if (chunk.checked < chunkAgents) return total;
+    const chunk = await recountChunk(prisma, cursor, chunkAgents);
+    checked += chunk.checked;
+    agents += chunk.agents;
+    drift += chunk.drift;
+    if (chunk.checked < chunkAgents) return { checked, agents, drift };
     cursor = chunk.cursor;
-    await onProgress?.(total);
+    await onProgress?.({ checked, agents, drift, cursor });
   }
 }
 
-function recountChunk(prisma: PrismaClient, cursor: string | null, agents: number) {
+const NOT_BEGUN: RecountProgress = { checked: 0, agents: 0, drift: 0, cursor: null };
+
+function recountChunk(
+  prisma: PrismaClient,
+  cursor: string | null,
+  agents: number,
+): Promise<RecountProgress> {
   return transaction(prisma, async (tx) => {
     // Two recounts at once would both add the same drift. The lock is taken by a statement of its
     // own, so that the recount's sees what the one before it has healed.
     await tx.$executeRaw`SELECT pg_advisory_xact_lock(hashtextextended('annals:session-counts', 0))`;
-    const [found] = await tx.$queryRawUnsafe<[Recount & { cursor: string | null }]>(
-      RECOUNT,
-      cursor,
-      agents,
-    );
+    const [found] = await tx.$queryRawUnsafe<[RecountProgress]>(RECOUNT, cursor, agents);
     return found;
   });
 }

@@ -1,5 +1,5 @@
 import type { ProducerLedger } from '../queues/envelope.ts';
-import type { EncodedEvent } from '../queues/events.ts';
+import type { EventList } from '../queues/eventList.ts';
 
 /** Events that are written together, as a writer's statement takes them. */
 export interface Batch {
@@ -11,28 +11,30 @@ export interface Batch {
   jobs: string;
 }
 
-export interface BatchItem {
-  event: EncodedEvent;
-  /** What its job says of its producer; all events of a job share one object. */
+/** What a batch takes of a job: its events from `from` to before `to`. */
+export interface Piece {
+  events: EventList;
+  from: number;
+  to: number;
+  /** What the job says of its producer. */
   producer: ProducerLedger;
 }
 
-export function toBatch(items: readonly BatchItem[]): Batch {
-  const starts: number[] = [];
-  const jobs: (ProducerLedger & { events: number })[] = [];
-  let previous: ProducerLedger | undefined;
-  items.forEach(({ producer }, index) => {
-    if (producer !== previous) {
-      starts.push(index + 1);
-      jobs.push({ ...producer, events: 0 });
-      previous = producer;
-    }
-    const job = jobs.at(-1);
-    if (job) job.events++;
+export const rowsOf = (pieces: readonly Piece[]): number =>
+  pieces.reduce((sum, { from, to }) => sum + to - from, 0);
+
+export function toBatch(pieces: readonly Piece[]): Batch {
+  let next = 1;
+  const starts = pieces.map(({ from, to }) => {
+    const start = next;
+    next += to - from;
+    return start;
   });
   return {
-    events: `[${items.map(({ event }) => event.json).join(',')}]`,
+    events: `[${pieces.map(({ events, from, to }) => events.json(from, to)).join(',')}]`,
     starts,
-    jobs: JSON.stringify(jobs),
+    jobs: JSON.stringify(
+      pieces.map(({ producer, from, to }) => ({ ...producer, events: to - from })),
+    ),
   };
 }

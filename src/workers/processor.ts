@@ -4,6 +4,8 @@ import { InvalidEventError, UnavailableError } from '../errors.ts';
 import type { EventJob, JobResult } from '../queues/backend.ts';
 import { QUEUES, type EventKind } from '../queues/catalogue.ts';
 import { openEnvelope, type Envelope, type EventReason } from '../queues/envelope.ts';
+import type { EventList } from '../queues/eventList.ts';
+import { textOf } from '../queues/steadyWorker.ts';
 import type { BatchWriter, Verdict } from './batchWriter.ts';
 import type { DeadLetterCause, WorkerHooks } from './hooks.ts';
 
@@ -52,11 +54,8 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
     const { valid, refused, producer } = openOrFail(kind, job);
     let remainders: Remainder[];
     try {
-      const verdicts = await writer.submit(
-        valid.map(({ encoded }) => encoded),
-        producer,
-      );
-      remainders = verdicts.flatMap((verdict, index) => remainderOf(valid[index]?.event, verdict));
+      const verdicts = await writer.submit(valid, producer);
+      remainders = verdicts.flatMap((verdict, index) => remainderOf(valid, index, verdict));
     } catch (error) {
       if (!(error instanceof UnavailableError)) throw error;
       // The process is stopping while PostgreSQL is away: the job goes back as it came.
@@ -67,8 +66,7 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
       ...refused.map((one) => ({ ...one, cause: 'invalid' as const, isFinal: true })),
     );
     if (remainders.length === 0) {
-      const bytes = valid.reduce((sum, { encoded }) => sum + encoded.bytes, 0);
-      if (bytes > MAX_KEPT_BYTES) job.opts.removeOnComplete = true;
+      if (valid.bytes > MAX_KEPT_BYTES) job.opts.removeOnComplete = true;
       return { committed: valid.length };
     }
     const envelope = { v: 1 as const, ...(producer && { producer }) };
@@ -76,10 +74,13 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
   };
 }
 
-function remainderOf(event: unknown, verdict: Verdict): Remainder[] {
+const NONE: readonly Remainder[] = [];
+
+function remainderOf(events: EventList, index: number, verdict: Verdict): readonly Remainder[] {
+  const event = events.eventAt(index);
   switch (verdict.state) {
     case 'committed':
-      return [];
+      return NONE;
     case 'refused':
       return [{ event, reason: verdict.reason, cause: 'refused', isFinal: true }];
     case 'waiting':
@@ -106,7 +107,7 @@ function openOrFail(kind: EventKind, job: EventJob) {
     throw new UnrecoverableError(`events: ${count} in one job, at most ${MAX_EVENTS} are allowed`);
   }
   try {
-    return openEnvelope(kind, job.data);
+    return openEnvelope(kind, job.data, textOf(job));
   } catch (error) {
     if (error instanceof InvalidEventError) {
       throw new DeadLetterError(error.message, { unreadable: 1 });

@@ -38,7 +38,7 @@ describeBackends(`a backfill whose worker is killed ${KILLS} times`, (locate) =>
         await db.work();
         const runs = await db.finished();
         expect(runs.map(({ status }) => status)).toEqual(Array(4).fill('completed'));
-        for (const { rows, passed } of runs) expect(passed).toBe(rows); // each key once, whatever was repeated
+        for (const { rows, changed } of runs) expect(changed).toBe(rows); // each row once, whatever was repeated
         // At most one chunk a lane and kill is repeated: seven lanes.
         expect(runs.reduce((sum, { revivals }) => sum + revivals, 0)).toBeLessThanOrEqual(
           7 * (KILLS + 1),

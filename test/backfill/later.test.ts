@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -12,6 +12,7 @@ import { replay } from '../../src/replay/replay.ts';
 import { EnhancedSchemaService as service } from '../../src/services/enhancedSchemaService.ts';
 import { testConfig } from '../support/pipeline.ts';
 import { createFixture, seedPlain, type Fixture } from './fixture.ts';
+import { removeFolder } from '../support/files.ts';
 
 // What is written after a backfill: by whom, and whether that leaves anything to be filled in.
 
@@ -118,7 +119,7 @@ async function replayConversation(): Promise<void> {
     expect(report).toMatchObject({ ok: true, memories: 1, moduleStates: 1 });
   } finally {
     await closer.close(10_000);
-    rmSync(folder, { recursive: true });
+    removeFolder(folder);
   }
 }
 

@@ -7,6 +7,7 @@ import { openPool } from '../../src/backfill/database.ts';
 import { createThrottle, DEFAULT_LIMITS, type Throttle } from '../../src/backfill/throttle.ts';
 import { openQueue, prepareQueues } from '../../src/queues/backend.ts';
 import { describeBackends } from '../support/pipeline.ts';
+import { startPostgres } from '../support/servers.ts';
 import { createFixture, seedPlain, SESSIONS, type Fixture } from './fixture.ts';
 
 const LIMITS = {
@@ -207,6 +208,38 @@ describeBackends('a signal that cannot be read', (locate) => {
   });
 });
 
+it('an autovacuum of the table holds it', async () => {
+  const server = await startPostgres({
+    settings: {
+      autovacuum_naptime: '1s',
+      autovacuum_vacuum_cost_delay: '100ms',
+      autovacuum_vacuum_cost_limit: '1',
+    },
+  });
+  const pool = openPool(server.url, 2);
+  const location = { kind: 'postgres', url: server.url, prefix: 'annals' } as const;
+  try {
+    await prepareQueues(location);
+    await pool.query(`CREATE TABLE "AgentSession" ("id" int, "text" text);
+      INSERT INTO "AgentSession" SELECT n, repeat('x', 500) FROM generate_series(1, 20000) n;
+      DELETE FROM "AgentSession" WHERE "id" % 2 = 0`);
+    const throttle = createThrottle(pool, location);
+    const held = () => throttle.holds('AgentSession', { ...DEFAULT_LIMITS, vacuumMs: 300 });
+    await expect.poll(held).toMatch(/^held: the table has been under vacuum for \d+ ms, over 300$/);
+    expect(await throttle.holds('User', DEFAULT_LIMITS)).toBeUndefined();
+    await pool.query(`ALTER SYSTEM SET autovacuum = off`);
+    await pool.query(`SELECT pg_reload_conf()`);
+    await pool.query(
+      `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'`,
+    );
+    await expect.poll(held).toBeUndefined();
+    await throttle.close();
+  } finally {
+    await pool.end();
+    await server.stop();
+  }
+});
+
 it('a lane that has much to do shares it when another runs dry', async () => {
   const db = await createFixture();
   try {
@@ -214,12 +247,12 @@ it('a lane that has much to do shares it when another runs dry', async () => {
     await db.sql(`ANALYZE`);
     await db.work();
     await db.start({ maxChunkRows: 50 }, [SESSIONS]);
-    // All keys but a few are the second lane's.
+    // All blocks but one are the second lane's.
     await db.sql(
-      `UPDATE "BackfillLane" SET "highKey" = '01' WHERE "cursor" IS NULL; UPDATE "BackfillLane" SET "cursor" = '01' WHERE "cursor" IS NOT NULL`,
+      `UPDATE "BackfillLane" SET "high" = 65536 WHERE "low" = 0; UPDATE "BackfillLane" SET "low" = 65536, "cursor" = 65536 WHERE "low" > 0`,
     );
     const [run] = await db.finished([SESSIONS]);
-    expect(run).toMatchObject({ status: 'completed', changed: 5000, passed: 5000 });
+    expect(run).toMatchObject({ status: 'completed', changed: 5000 });
     const lanes = await db.sql(
       `SELECT "rowsPassed" AS n FROM "BackfillLane" WHERE "phase" = 'fill' ORDER BY "id"`,
     );

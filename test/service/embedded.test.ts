@@ -1,13 +1,14 @@
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { afterAll, expect, test } from 'vitest';
 
 import { run } from '../support/process.ts';
+import { removeFolder } from '../support/files.ts';
 
 const dataDir = mkdtempSync(join(tmpdir(), 'annals-service-'));
-afterAll(() => rmSync(dataDir, { recursive: true, force: true }));
+afterAll(() => removeFolder(dataDir));
 
 test('with nothing configured the service makes, migrates and uses an embedded database', async () => {
   const example = () =>

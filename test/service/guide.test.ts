@@ -1,10 +1,11 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+import { removeFolder } from '../support/files.ts';
 import { ROOT, run } from '../support/process.ts';
 import { createUserAndAgent, one } from './fixture.ts';
 
@@ -29,7 +30,7 @@ beforeAll(async () => {
   mkdirSync(join(folder, 'app'));
 });
 afterAll(async () => {
-  rmSync(folder, { recursive: true, force: true });
+  removeFolder(folder);
   await db.drop();
 });
 

@@ -4,6 +4,7 @@ import pg from 'pg';
 import { describe, inject } from 'vitest';
 
 import { createPrismaClient, type PrismaClient } from '../../src/database/client.ts';
+import { createPool } from '../../src/database/connection.ts';
 
 /** A database of a test file's own, with the whole schema. */
 export interface TestDatabase {
@@ -21,8 +22,7 @@ export async function createTestDatabase(): Promise<TestDatabase> {
   await admin(`CREATE DATABASE ${name} TEMPLATE annals_template`);
   const url = Object.assign(new URL(inject('postgresUrl')), { pathname: name }).href;
   const prisma = createPrismaClient(url);
-  const pool = new pg.Pool({ connectionString: url, max: 4 });
-  pool.on('error', () => {}); // an idle connection was cut off; the next query opens another
+  const pool = createPool({ connectionString: url, max: 4 });
   return {
     url,
     prisma,

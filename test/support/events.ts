@@ -1,4 +1,5 @@
 import { EVENT_TABLES } from '../../src/demo/ledger.ts';
+import { EventList } from '../../src/queues/eventList.ts';
 import type { EncodedEvent, EventKind } from '../../src/queues/events.ts';
 import { encodeEvent, EVENT_KINDS } from '../../src/queues/events.ts';
 import type { TestDatabase } from './database.ts';
@@ -73,3 +74,11 @@ export async function deadlocks(db: TestDatabase): Promise<number> {
   );
   return row.deadlocks;
 }
+
+/** A job's events, as an envelope is opened. */
+export const listOf = (kind: EventKind, encoded: EncodedEvent[]): EventList =>
+  EventList.ofEncoded(
+    kind,
+    encoded.map(({ json }) => JSON.parse(json) as unknown),
+    encoded,
+  );

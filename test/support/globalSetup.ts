@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -11,6 +11,7 @@ import { initCluster } from '../../src/embedded/cluster.ts';
 import { postgresUrl, startPostgres, stopPostgres } from '../../src/embedded/postgres.ts';
 import { freePort, type ServerProcess } from '../../src/embedded/process.ts';
 import { redisUrl, startRedis, stopRedis } from '../../src/embedded/redis.ts';
+import { removeFolder } from './files.ts';
 import { killLeftOvers } from './pids.ts';
 import { onPath, testBinaries } from './programs.ts';
 
@@ -48,7 +49,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const atExit = () => {
     killLeftOvers(pidFolder);
     for (const { server } of servers) if (server.isRunning()) process.kill(server.pid, 'SIGKILL');
-    rmSync(folder, { recursive: true, force: true });
+    removeFolder(folder);
   };
   if (!keep) process.once('exit', atExit);
 
@@ -98,7 +99,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
       return;
     }
     await Promise.all(servers.map(({ server, stop }) => stop(server)));
-    rmSync(folder, { recursive: true, force: true });
+    removeFolder(folder);
     process.off('exit', atExit);
   };
 }

@@ -50,6 +50,8 @@ export class SpoolFolder {
   #server: Server | undefined;
   #sockets = '';
   #last = 0;
+  /** Folders of dead producers whose segments were handed out. */
+  readonly #adopted = new Set<string>();
   #isClosed = false;
 
   /**
@@ -104,17 +106,21 @@ export class SpoolFolder {
     for (const name of namesIn(this.#root)) {
       if (this.#isClosed) break;
       const [, producerId, owner] = FOLDER.exec(name) ?? [];
-      if (producerId === undefined || owner === undefined || owner === this.#id) continue;
+      if (producerId === undefined || owner === undefined || producerId === this.#id) continue;
       this.#claim();
-      if (await isAlive(this.#socketOf(owner))) continue;
-      const folder = join(this.#root, `${producerId}@${this.#id}`);
+      const adopted = `${producerId}@${this.#id}`;
+      // One that is ours already, but could not be read when it became so, is tried again.
+      if (owner === this.#id ? this.#adopted.has(adopted) : await isAlive(this.#socketOf(owner)))
+        continue;
       try {
-        renameSync(join(this.#root, name), folder);
+        renameSync(join(this.#root, name), join(this.#root, adopted));
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue; // another was faster
         throw error;
       }
-      yield* segmentsIn(folder, producerId);
+      const segments = segmentsIn(join(this.#root, adopted), producerId);
+      this.#adopted.add(adopted);
+      yield* segments;
     }
     if (this.#server) await this.#removeDeadSockets();
   }

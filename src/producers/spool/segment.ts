@@ -33,6 +33,7 @@ export class Segment {
   takenAt = 0;
   #fd: number | undefined;
   #isSyncing = false;
+  #isRemoved = false;
 
   private constructor(path: string, producerId: string, bytes: number, fd: number | undefined) {
     this.path = path;
@@ -95,13 +96,15 @@ export class Segment {
 
   async sync(): Promise<void> {
     if (this.#fd === undefined) return;
+    const { bytes } = this;
     this.#isSyncing = true;
     try {
       await fsyncFile(this.#fd);
     } finally {
       this.#isSyncing = false;
     }
-    if (this.isSealed) this.#close();
+    // What was written meanwhile it may have missed: the next one closes the file.
+    if (this.#isRemoved || (this.isSealed && this.bytes === bytes)) this.#close();
   }
 
   syncSync(): void {
@@ -115,6 +118,7 @@ export class Segment {
   remove(): void {
     rmSync(this.path, { force: true });
     this.isSealed = true;
+    this.#isRemoved = true;
     // Its number may be another file's at once: not under an fsync, which closes it afterwards.
     if (!this.#isSyncing) this.#close();
   }

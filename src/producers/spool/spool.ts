@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import { SpoolError } from '../../errors.ts';
 import { encodeRecord, RECORD_OVERHEAD, type SpoolRecord } from './record.ts';
 import { SpoolFolder } from './folder.ts';
@@ -139,21 +141,26 @@ export class Spool {
   remove(segment: Segment): void {
     try {
       segment.remove();
+      this.bytes -= segment.bytes;
+      this.segments.delete(segment);
+      this.#dirty.delete(segment);
+      if (segment.producerId !== this.#options.producerId) this.#folder.tidy();
     } catch (error) {
       this.#report(error);
-      return;
     }
-    this.bytes -= segment.bytes;
-    this.segments.delete(segment);
-    this.#dirty.delete(segment);
-    if (segment.producerId !== this.#options.producerId) this.#folder.tidy();
   }
 
-  /** Leaves what there is to the next producer that uses the folder. */
-  async close(): Promise<void> {
+  /**
+   * Leaves what there is to the next producer that uses the folder.
+   *
+   * @param withinMs - milliseconds that the disk gets to say that it has everything; a disk that
+   * hangs gets no more
+   */
+  async close(withinMs: number): Promise<void> {
     clearTimeout(this.#timer);
     this.seal();
-    await this.synced().catch(() => {}); // reported
+    const synced = this.synced().catch(() => {}); // reported
+    await Promise.race([synced, sleep(withinMs, undefined, { ref: false })]);
     try {
       this.#folder.tidy(true);
     } catch (error) {

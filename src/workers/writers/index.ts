@@ -18,6 +18,9 @@ const WRITERS: Readonly<Record<EventKind, Writer>> = {
   'session-event': sessionEvent,
 };
 
+/** What is run for a batch; its parameters are those of `LEDGER_END`, and the events. */
+export const statementOf = (kind: EventKind): string => WRITERS[kind].sql + LEDGER_END;
+
 /**
  * Runs a kind's statement on a batch of encoded events.
  *
@@ -30,7 +33,7 @@ export async function writeBatch(
   { events, starts, jobs }: Batch,
 ): Promise<WriteResult> {
   const [row] = await prisma.$queryRawUnsafe<[WriteResult]>(
-    WRITERS[kind].sql + LEDGER_END,
+    statementOf(kind),
     events,
     starts,
     jobs,

@@ -13,12 +13,14 @@ WITH event AS MATERIALIZED (
     "accessorType" text, "context" text, "usefulness" float8
   )) WITH ORDINALITY AS e ("id", "occurredAt", "memoryId", "accessType", "accessedBy",
     "accessorType", "context", "usefulness", "place")
+), found AS MATERIALIZED (
+  SELECT "id" FROM "InteractionMemory"
+  WHERE "id" = ANY (ARRAY(SELECT DISTINCT "memoryId" FROM event))
 ), parent AS MATERIALIZED (
   SELECT m."id"
-  FROM "InteractionMemory" m
-  WHERE m."id" = ANY (ARRAY(SELECT DISTINCT "memoryId" FROM event))
+  FROM found f JOIN "InteractionMemory" m ON m."id" = f."id"
   ORDER BY m."id"
-  FOR NO KEY UPDATE
+  FOR NO KEY UPDATE OF m
 ), inserted AS (
   INSERT INTO "MemoryAccess" ("id", "occurredAt", "memoryId", "accessType", "accessedBy",
     "accessorType", "context", "usefulness")

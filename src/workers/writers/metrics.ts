@@ -16,19 +16,22 @@ WITH event AS MATERIALIZED (
 ), named AS MATERIALIZED (
   SELECT ARRAY(SELECT DISTINCT "name" FROM event WHERE "scope" = 'agent') AS "agents",
     ARRAY(SELECT DISTINCT "name" FROM event WHERE "scope" = 'session') AS "sessions"
+), found_agent AS MATERIALIZED (
+  SELECT "id" FROM "AI_Agent" WHERE "id" = ANY ((SELECT "agents" FROM named)::text[])
+), found_session AS MATERIALIZED (
+  SELECT "id" FROM "AgentSession"
+  WHERE "id" = ANY ((SELECT "sessions" FROM named)::text[])
+    OR "sessionId" = ANY ((SELECT "sessions" FROM named)::text[])
 ), agent AS MATERIALIZED (
   SELECT a."id"
-  FROM "AI_Agent" a
-  WHERE a."id" = ANY ((SELECT "agents" FROM named)::text[])
+  FROM found_agent f JOIN "AI_Agent" a ON a."id" = f."id"
   ORDER BY a."id"
-  FOR KEY SHARE
+  FOR KEY SHARE OF a
 ), session AS MATERIALIZED (
   SELECT s."id", s."sessionId"
-  FROM "AgentSession" s
-  WHERE s."id" = ANY ((SELECT "sessions" FROM named)::text[])
-    OR s."sessionId" = ANY ((SELECT "sessions" FROM named)::text[])
+  FROM found_session f JOIN "AgentSession" s ON s."id" = f."id"
   ORDER BY s."id"
-  FOR KEY SHARE
+  FOR KEY SHARE OF s
 ), parent AS MATERIALIZED (
   SELECT DISTINCT ON ("scope", "name") "scope", "name", "id"
   FROM (

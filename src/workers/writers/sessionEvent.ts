@@ -14,13 +14,15 @@ WITH event AS MATERIALIZED (
     "sequence", "duration", "place")
 ), named AS MATERIALIZED (
   SELECT ARRAY(SELECT DISTINCT "sessionId" FROM event) AS "names"
+), found AS MATERIALIZED (
+  SELECT "id" FROM "AgentSession"
+  WHERE "id" = ANY ((SELECT "names" FROM named)::text[])
+    OR "sessionId" = ANY ((SELECT "names" FROM named)::text[])
 ), session AS MATERIALIZED (
   SELECT s."id", s."sessionId"
-  FROM "AgentSession" s
-  WHERE s."id" = ANY ((SELECT "names" FROM named)::text[])
-    OR s."sessionId" = ANY ((SELECT "names" FROM named)::text[])
+  FROM found f JOIN "AgentSession" s ON s."id" = f."id"
   ORDER BY s."id"
-  FOR KEY SHARE
+  FOR KEY SHARE OF s
 ), parent AS MATERIALIZED (
   SELECT DISTINCT ON ("name") "name", "id"
   FROM (

@@ -10,12 +10,14 @@ WITH event AS MATERIALIZED (
     "transitionData" jsonb, "previousValues" jsonb, "newValues" jsonb
   )) WITH ORDINALITY AS e ("id", "occurredAt", "stateId", "triggerType", "triggerId",
     "transitionData", "previousValues", "newValues", "place")
+), found AS MATERIALIZED (
+  SELECT "id" FROM "ModuleState"
+  WHERE "id" = ANY (ARRAY(SELECT DISTINCT "stateId" FROM event))
 ), parent AS MATERIALIZED (
   SELECT s."id"
-  FROM "ModuleState" s
-  WHERE s."id" = ANY (ARRAY(SELECT DISTINCT "stateId" FROM event))
+  FROM found f JOIN "ModuleState" s ON s."id" = f."id"
   ORDER BY s."id"
-  FOR KEY SHARE
+  FOR KEY SHARE OF s
 ), inserted AS (
   INSERT INTO "StateTransition" ("id", "occurredAt", "stateId", "triggerType", "triggerId",
     "transitionData", "previousValues", "newValues")

@@ -23,7 +23,10 @@ export interface WriteResult {
  *
  * 1. Parents are locked first, in the order of their ids, and all of them before the first insert
  *    (the insert reads a sort, which reads every locked parent before it yields a row). Two
- *    batches with parents in common therefore queue up instead of deadlocking.
+ *    batches with parents in common therefore queue up instead of deadlocking. They are found by an
+ *    array of ids and locked by a join: of a row that another transaction changed meanwhile,
+ *    PostgreSQL checks the newest version against the condition once more, and searching an array
+ *    of thousands for each made two workers on the same memories 20 times as slow.
  * 2. Events are inserted in the order of their ids, so that two batches with events in common
  *    meet these in the same order as well.
  * 3. The event's id is the primary key and a conflict does nothing: an event that is being

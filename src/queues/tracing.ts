@@ -1,0 +1,73 @@
+import type { Telemetry } from 'bullmq';
+
+import { loadConfig } from '../config.ts';
+
+/** What the queues of this process trace with; OpenTelemetry, too, has one of a process. */
+interface Tracing {
+  telemetry: Telemetry;
+  flush: () => Promise<void>;
+}
+
+let starting: Promise<Tracing> | undefined;
+let tracing: Tracing | undefined;
+
+/** Milliseconds that a process which ends gives its last spans. */
+const FLUSH_MS = 1000;
+
+/**
+ * Starts tracing where OpenTelemetry's variables name a receiver, once in a process; nothing of it is
+ * loaded otherwise. An agent that has set up OpenTelemetry itself keeps what it has, and its spans and
+ * ours are of one kind.
+ */
+export async function startTracing(): Promise<void> {
+  const { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, OTEL_SDK_DISABLED: isDisabled } = loadConfig();
+  if (endpoint === undefined || isDisabled) return;
+  starting ??= start();
+  tracing = await starting;
+}
+
+/** The options of a queue or worker that make it trace, if it is to. */
+export function traced(): { telemetry?: Telemetry } {
+  return tracing ? { telemetry: tracing.telemetry } : {};
+}
+
+/** Sends the spans that are held, in a second at most. Never rejects. */
+export async function flushTraces(): Promise<void> {
+  if (!tracing) return;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, FLUSH_MS)));
+  await Promise.race([tracing.flush().catch(() => {}), late]);
+  clearTimeout(timer);
+}
+
+async function start(): Promise<Tracing> {
+  const [api, { BullMQOtel }, core, context, exporter, resources, sdk] = await Promise.all([
+    import('@opentelemetry/api'),
+    import('bullmq-otel'),
+    import('@opentelemetry/core'),
+    import('@opentelemetry/context-async-hooks'),
+    import('@opentelemetry/exporter-trace-otlp-http'),
+    import('@opentelemetry/resources'),
+    import('@opentelemetry/sdk-trace'),
+  ]);
+  // The exporter and the resource read the variables themselves, as in every other program.
+  const named = resources.detectResources({ detectors: [resources.envDetector] });
+  const provider = new sdk.TracerProvider({
+    resource: resources
+      .defaultResource()
+      .merge(resources.resourceFromAttributes({ 'service.name': 'annals' }))
+      .merge(named),
+    spanProcessors: [new sdk.BatchSpanProcessor({ exporter: new exporter.OTLPTraceExporter() })],
+  });
+  // False where the agent has a provider of its own.
+  const isOurs = api.trace.setGlobalTracerProvider(provider);
+  if (isOurs) {
+    api.context.setGlobalContextManager(new context.AsyncLocalStorageContextManager());
+    api.propagation.setGlobalPropagator(new core.W3CTraceContextPropagator());
+  }
+  const telemetry = new BullMQOtel({ tracerName: 'annals' });
+  return {
+    telemetry: telemetry as unknown as Telemetry,
+    flush: async () => (isOurs ? provider.forceFlush() : undefined),
+  };
+}

@@ -1,0 +1,156 @@
+import fc from 'fast-check';
+import { validate, version } from 'uuid';
+import { afterEach, expect, it, vi } from 'vitest';
+
+import { toStorable } from '../src/json.ts';
+import {
+  encodeEvent,
+  encodeNewEvent,
+  EVENT_KINDS,
+  EVENT_SCHEMAS,
+  type EncodedEvent,
+  type EventKind,
+} from '../src/queues/events.ts';
+import { newIdentity } from '../src/queues/identity.ts';
+import { SAMPLES } from './support/events.ts';
+
+const IDS = 20_000;
+
+/** The time in an id, in milliseconds since 1970. */
+const timeOf = (id: string) => parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
+
+afterEach(() => vi.useRealTimers());
+
+it('ids of one process are UUIDv7, all different and ascending', () => {
+  const before = Date.now();
+  const ids = Array.from({ length: IDS }, () => newIdentity().id);
+  expect(ids.every((id) => validate(id) && version(id) === 7)).toBe(true);
+  expect(new Set(ids).size).toBe(IDS);
+  expect(ids.toSorted((a, b) => (a < b ? -1 : 1))).toEqual(ids);
+  expect(timeOf(ids[0]!)).toBeGreaterThanOrEqual(before);
+  expect(timeOf(ids.at(-1)!)).toBeLessThanOrEqual(Date.now());
+});
+
+it('they ascend when a millisecond has more than they can count, and when the clock goes back', () => {
+  vi.useFakeTimers({ now: Date.now() + 60_000 }); // the clock stands still
+  const many = Array.from({ length: 10_000 }, () => newIdentity());
+  vi.setSystemTime(Date.now() - 30_000);
+  const later = newIdentity();
+  const ids = [...many, later].map(({ id }) => id);
+  expect(ids.toSorted((a, b) => (a < b ? -1 : 1))).toEqual(ids);
+  expect(new Set(ids).size).toBe(ids.length);
+  // What is told of the event is the clock's, whatever the id says.
+  expect(new Set(many.map(({ at }) => at)).size).toBe(1);
+  expect(later.at).toBe(Date.now());
+  expect(later.occurredAt).toBe(new Date().toISOString());
+});
+
+const anything = fc.jsonValue({ stringUnit: 'binary' });
+
+/** Right events, and wrong ones of every sort. */
+const events = fc
+  .constantFrom(...EVENT_KINDS)
+  .chain((kind) =>
+    fc.tuple(
+      fc.constant(kind),
+      fc.nat(20),
+      fc.oneof(
+        fc.constant({}),
+        fc.dictionary(
+          fc.constantFrom(...Object.keys(SAMPLES[kind](1)), 'x', '__proto__'),
+          anything,
+          { maxKeys: 2 },
+        ),
+      ),
+    ),
+  )
+  .map(([kind, n, changes]): [EventKind, object] => [kind, { ...SAMPLES[kind](n), ...changes }]);
+
+const identities = fc.record({
+  id: fc.oneof(
+    { arbitrary: fc.uuid(), weight: 9 },
+    fc.uuid().map((id) => id.toUpperCase()),
+    fc.constantFrom('00000000-0000-0000-0000-000000000000', 'a', ''),
+  ),
+  occurredAt: fc.oneof(
+    {
+      arbitrary: fc
+        .date({ min: new Date('0001-01-01'), max: new Date('9999-12-31'), noInvalidDate: true })
+        .map((date) => date.toISOString()),
+      weight: 9,
+    },
+    fc.constantFrom(
+      '2024-05-15T15:00:00+02:00',
+      '2024-02-30T15:00:00.000Z',
+      '2023-02-29T15:00:00.000Z',
+      '2024-02-29T15:00:00.000Z',
+      '0000-05-15T15:00:00.000Z',
+      '2024-05-15T24:00:00.000Z',
+      '2024-05-15 15:00',
+    ),
+  ),
+});
+
+/** What an encoder makes of an event, or that it refuses it, and with which words. */
+function outcome(encode: () => EncodedEvent) {
+  try {
+    const { json, bytes, ...encoded } = encode();
+    return {
+      ...encoded,
+      isSized: bytes === Buffer.byteLength(json),
+      event: JSON.parse(json) as unknown,
+    };
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+it('an event is taken, changed and refused as its schema has it', () => {
+  let taken = 0;
+  fc.assert(
+    fc.property(events, identities, ([kind, event], identity) => {
+      const whole = { ...event, ...identity };
+      const found = outcome(() => encodeEvent(kind, whole));
+      const parsed = EVENT_SCHEMAS[kind].safeParse(whole);
+      if (!parsed.success) {
+        expect(found).toMatch(/ is invalid: /);
+        return;
+      }
+      const { value, replaced } = toStorable(parsed.data);
+      const { id, occurredAt } = value;
+      taken++;
+      expect(found).toEqual({
+        id,
+        occurredAt: Date.parse(occurredAt),
+        replaced,
+        isSized: true,
+        event: JSON.parse(JSON.stringify(value)),
+      });
+    }),
+    { numRuns: 5000 },
+  );
+  expect(taken).toBeGreaterThan(500);
+});
+
+it('a new event is encoded, or refused, as one that brings its id and time', () => {
+  fc.assert(
+    fc.property(events, ([kind, event]) => {
+      const identity = newIdentity();
+      const { id, occurredAt } = identity;
+      expect(outcome(() => encodeNewEvent(kind, event, identity))).toEqual(
+        outcome(() => encodeEvent(kind, { ...event, id, occurredAt })),
+      );
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+it('what is not written as JSON is not taken for a field', () => {
+  const { sessionId, ...rest } = SAMPLES['session-event'](0);
+  const hidden = Object.defineProperty({ ...rest }, 'sessionId', { value: sessionId });
+  const inherited = Object.assign(Object.create({ sessionId }) as object, rest);
+  for (const event of [hidden, inherited]) {
+    const encoded = outcome(() => encodeNewEvent('session-event', event, newIdentity()));
+    expect(encoded).toMatch(/sessionId: is missing/);
+  }
+});

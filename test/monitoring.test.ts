@@ -1,0 +1,222 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { parser } from '@prometheus-io/lezer-promql';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { parse } from 'yaml';
+
+import { startBoard, type Board } from '../src/board/board.ts';
+import { createLogger } from '../src/logger.ts';
+import { startReporter, type Reporter } from '../src/metrics/reports.ts';
+import { createWorkerMetrics } from '../src/metrics/workerMetrics.ts';
+import { openTaskQueue, openTaskWorker } from '../src/queues/backend.ts';
+import { createTestDatabase, type TestDatabase } from './support/database.ts';
+import { testConfig } from './support/pipeline.ts';
+import { ROOT } from './support/process.ts';
+
+const read = (path: string) => readFileSync(join(ROOT, path), 'utf8');
+
+interface Alert {
+  alert: string;
+  expr: string;
+  labels: { severity: string };
+  annotations: { summary: string; runbook: string };
+}
+
+interface Panel {
+  id: number;
+  title: string;
+  gridPos: Record<'x' | 'y' | 'w' | 'h', number>;
+  targets?: { expr: string }[];
+}
+
+const alerts = (
+  parse(read('monitoring/alerts.yml')) as { groups: { rules: Alert[] }[] }
+).groups.flatMap(({ rules }) => rules);
+const { panels, uid } = JSON.parse(read('monitoring/grafana/dashboards/annals.json')) as {
+  panels: Panel[];
+  uid: string;
+};
+const queries = [
+  ...alerts.map(({ alert, expr }) => [alert, expr] as const),
+  ...panels.flatMap(({ title, targets = [] }) => targets.map(({ expr }) => [title, expr] as const)),
+];
+
+/** What Prometheus itself says of each target. */
+const OF_PROMETHEUS = ['up'];
+
+/** What a query asks for: names, the labels that it names, and those that it wants to be something. */
+function asksFor(query: string) {
+  const found = { errors: 0, metrics: [] as string[], labels: [] as string[] };
+  const wanted: { metric: string; label: string; operator: string; value: string }[] = [];
+  const tree = parser.parse(query);
+  tree.iterate({
+    enter: ({ name, type, node, from, to }) => {
+      const text = query.slice(from, to);
+      if (type.isError) found.errors++;
+      if (name === 'LabelName') found.labels.push(text);
+      if (name !== 'VectorSelector') return;
+      const id = node.getChild('Identifier');
+      const metric = id ? query.slice(id.from, id.to) : '';
+      found.metrics.push(metric);
+      for (const [, label = '', operator = '', value = ''] of text.matchAll(
+        /(\w+)\s*(=~|=)\s*"([^"]*)"/g,
+      )) {
+        wanted.push({ metric, label, operator, value });
+      }
+    },
+  });
+  return { ...found, wanted };
+}
+
+describe('dashboard and alert rules', () => {
+  let db: TestDatabase;
+  let board: Board;
+  let reporter: Reporter;
+  let exposed: string;
+
+  beforeAll(async () => {
+    db = await createTestDatabase();
+    const queue = { kind: 'postgres', url: db.url, prefix: 'annals' } as const;
+    const config = testConfig({ ANNALS_BOARD_PORT: '0' });
+    const log = createLogger(config);
+    const { hooks, snapshot } = createWorkerMetrics('worker:1');
+    hooks.onBatch?.('metrics', { rows: 1, milliseconds: 1, occurredAt: [Date.now()] });
+    hooks.onDeadLetter?.('metrics', { unreadable: 1 });
+    reporter = startReporter({ databaseUrl: db.url, worker: 'worker:1', snapshot, log });
+    board = await startBoard({ databaseUrl: db.url, queue, config, log });
+    const worker = openTaskWorker(
+      queue,
+      'session-counts',
+      async () => ({ checked: 1, agents: 0, drift: 0, tookMs: 1 }),
+      {},
+    );
+    const counts = openTaskQueue(queue, 'session-counts');
+    await counts.add('by hand', {});
+    await vi.waitFor(
+      async () => {
+        exposed = await (await fetch(`${board.url}/metrics`)).text();
+        expect(exposed).toContain('annals_session_counts_');
+        expect(exposed).toContain('annals_lag_seconds_bucket');
+      },
+      { timeout: 30_000, interval: 200 },
+    );
+    await counts.close();
+    await worker.close();
+  }, 60_000);
+  afterAll(async () => {
+    await board?.stop(5000);
+    await reporter?.stop();
+    await db?.drop();
+  });
+
+  it.each(queries)('%s asks for what /metrics has: %s', (_, query) => {
+    const { errors, metrics, labels, wanted } = asksFor(query);
+    expect(errors).toBe(0);
+    expect(metrics.length).toBeGreaterThan(0);
+    const types = new Map(
+      Array.from(exposed.matchAll(/^# TYPE (\S+) (\S+)$/gm), ([, name = '', type]) => [name, type]),
+    );
+    for (const metric of metrics.filter((name) => !OF_PROMETHEUS.includes(name))) {
+      const family = types.has(metric) ? metric : metric.replace(/_(bucket|sum|count)$/, '');
+      expect([...types.keys()]).toContain(family);
+      if (family !== metric) expect(types.get(family)).toBe('histogram');
+      const samples = exposed.split('\n').filter((line) => line.split(/[{ ]/, 1)[0] === metric);
+      // Only a backfill that has run, or one that is held, has samples.
+      if (!metric.startsWith('annals_backfill_')) {
+        expect(samples, metric).not.toEqual([]);
+        if (metrics.every((each) => each === metric)) {
+          for (const label of labels) expect(samples[0]).toContain(`${label}="`);
+        }
+        for (const { label, value } of wanted.filter((each) => each.metric === metric)) {
+          for (const one of value.split('|')) {
+            expect(
+              samples.some((line) => line.includes(`${label}="${one}"`)),
+              one,
+            ).toBe(true);
+          }
+        }
+      }
+      // A counter is of use as a rate alone.
+      if (types.get(family) === 'counter') expect(query).toMatch(/\b(rate|increase)\(/);
+    }
+  });
+
+  it('every figure of /metrics is in an alert or on the dashboard', () => {
+    const asked = new Set(queries.flatMap(([, query]) => asksFor(query).metrics));
+    const families = Array.from(exposed.matchAll(/^# TYPE (\S+)/gm), ([, name = '']) => name);
+    const unused = families.filter(
+      (name) => !['', '_bucket', '_sum', '_count'].some((end) => asked.has(`${name}${end}`)),
+    );
+    expect(unused).toEqual(['annals_session_counts_checked_agents']);
+  });
+
+  it('every alert has a runbook in docs/operations.md, and every runbook an alert', () => {
+    const headings = Array.from(
+      read('docs/operations.md').matchAll(/^### (Annals\w+)\n\n(?!#)\S/gm),
+      ([, name]) => name,
+    );
+    expect(headings).toEqual(alerts.map(({ alert }) => alert));
+    for (const { alert, labels, annotations } of alerts) {
+      expect(annotations.runbook).toBe(`docs/operations.md#${alert.toLowerCase()}`);
+      expect(annotations.summary).not.toBe('');
+      expect(['page', 'ticket']).toContain(labels.severity);
+    }
+  });
+
+  it('panels have ids of their own and do not overlap', () => {
+    expect(uid).toBe('annals');
+    expect(new Set(panels.map(({ id }) => id)).size).toBe(panels.length);
+    const taken = new Set<string>();
+    for (const { title, gridPos } of panels) {
+      expect(gridPos.x + gridPos.w, title).toBeLessThanOrEqual(24);
+      for (let x = gridPos.x; x < gridPos.x + gridPos.w; x++) {
+        for (let y = gridPos.y; y < gridPos.y + gridPos.h; y++) {
+          expect(taken.has(`${x},${y}`), title).toBe(false);
+          taken.add(`${x},${y}`);
+        }
+      }
+    }
+  });
+});
+
+describe('provisioning', () => {
+  const compose = parse(read('docker-compose.yml'), { merge: true }) as {
+    services: Record<string, { command?: string[]; environment?: Record<string, string> }>;
+  };
+
+  it('Prometheus reads the board by its name, port and user, and the rules beside it', () => {
+    const { rule_files, scrape_configs } = parse(read('monitoring/prometheus.yml')) as {
+      rule_files: string[];
+      scrape_configs: {
+        job_name: string;
+        static_configs: { targets: string[] }[];
+        basic_auth: { username: string; password_file: string };
+      }[];
+    };
+    const [job] = scrape_configs;
+    const port = compose.services['board']?.environment?.['ANNALS_BOARD_PORT'];
+    expect(rule_files).toEqual(['alerts.yml']);
+    expect(job?.static_configs).toEqual([{ targets: [`board:${port}`] }]);
+    expect(job?.basic_auth.username).toBe(testConfig().ANNALS_BOARD_USER);
+    expect(JSON.stringify(compose.services['prometheus'])).toContain(
+      `> ${job?.basic_auth.password_file};`,
+    );
+    expect(job?.job_name).toBe('annals');
+  });
+
+  it('Grafana finds Prometheus, and the dashboard where it is mounted', () => {
+    const folder = 'monitoring/grafana/provisioning';
+    const { datasources } = parse(read(`${folder}/datasources/prometheus.yml`)) as {
+      datasources: { url: string; type: string }[];
+    };
+    expect(datasources).toMatchObject([{ url: 'http://prometheus:9090', type: 'prometheus' }]);
+    const { providers } = parse(read(`${folder}/dashboards/annals.yml`)) as {
+      providers: { options: { path: string } }[];
+    };
+    const path = providers[0]?.options.path;
+    expect(JSON.stringify(compose.services['grafana'])).toContain(
+      `./monitoring/grafana/dashboards:${path}:ro`,
+    );
+  });
+});
