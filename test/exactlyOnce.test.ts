@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import fc from 'fast-check';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
-import { createPrismaClient, type PrismaClient } from '../src/database/client.ts';
+import { openDatabase, type Database } from '../src/database/client.ts';
 import { readLedger } from '../src/ledger/ledger.ts';
 import { encodeEvent, EVENT_KINDS, type EventKind } from '../src/queues/events.ts';
 import { BatchWriter, type Verdict } from '../src/workers/batchWriter.ts';
@@ -21,26 +21,26 @@ import { seedParents } from './support/pipeline.ts';
 
 let db: TestDatabase;
 /** As many workers as there are clients. */
-let clients: PrismaClient[];
+let clients: Database[];
 
 beforeAll(async () => {
   db = await createTestDatabase();
   await seedParents(db);
-  clients = Array.from({ length: 3 }, () => createPrismaClient(db.url));
+  clients = Array.from({ length: 3 }, () => openDatabase(db.url));
 });
 
 afterAll(async () => {
   expect(await deadlocks(db)).toBe(0);
-  await Promise.all(clients.map((client) => client.$disconnect()));
+  await Promise.all(clients.map((client) => client.prisma.$disconnect()));
   await db.drop();
 });
 
 beforeEach(() => forgetEvents(db));
 
-const writerOf = (kind: EventKind, client: PrismaClient, maxRows = 5000) => {
+const writerOf = (kind: EventKind, { run }: Database, maxRows = 5000) => {
   const writerId = randomUUID();
   return new BatchWriter({
-    write: (batch) => writeBatch(client, kind, writerId, batch),
+    write: (batch) => writeBatch(run, kind, writerId, batch),
     maxRows,
   });
 };
@@ -124,7 +124,7 @@ describe('exactly once', () => {
         const verdicts = await deliver(jobs);
         expect(verdicts.every(({ state }) => state === 'committed')).toBe(true);
         expect(await snapshot(db)).toBe(once);
-        const entries = await readLedger(clients[0]!);
+        const entries = await readLedger(clients[0]!.prisma);
         for (const kind of EVENT_KINDS) {
           const ofKind = entries.filter((entry) => entry.kind === kind);
           const sum = (figure: 'committed' | 'duplicates') =>

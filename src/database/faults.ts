@@ -1,5 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { isDriverAdapterError } from '@prisma/driver-adapter-utils';
+
 import { Prisma } from '../generated/prisma/client.ts';
 
 /**
@@ -30,24 +32,35 @@ export function sqlState(error: unknown): string | undefined {
   return serverError(error)?.code;
 }
 
+/** What the driver adapter, which knows these faults by name only, says when no server answered. */
+const UNANSWERED: Readonly<Record<string, string>> = {
+  DatabaseNotReachable: 'the server cannot be reached',
+  ConnectionClosed: 'the connection was closed',
+  SocketTimeout: 'the server did not answer in time',
+};
+
 /** The server's own message, without what Prisma wraps around it. */
 export function serverMessage(error: unknown): string {
   const found = serverError(error);
   if (found?.message) return found.message;
+  if (error instanceof Error && isDriverAdapterError(error)) {
+    return UNANSWERED[error.cause.kind] ?? error.message;
+  }
   return error instanceof Error ? error.message : String(error);
 }
 
 function serverError(error: unknown): { code: string; message?: string } | undefined {
   if (error instanceof Prisma.PrismaClientKnownRequestError) {
-    const cause = (error.meta as { driverAdapterError?: { cause?: AdapterCause } } | undefined)
-      ?.driverAdapterError?.cause;
-    if (cause?.originalCode) {
-      return {
-        code: cause.originalCode,
-        ...(cause.originalMessage !== undefined && { message: cause.originalMessage }),
-      };
-    }
-    return undefined;
+    const { driverAdapterError } = (error.meta ?? {}) as { driverAdapterError?: unknown };
+    return serverError(driverAdapterError);
+  }
+  if (error instanceof Error && isDriverAdapterError(error)) {
+    const { originalCode, originalMessage } = error.cause;
+    if (originalCode === undefined) return undefined;
+    return {
+      code: originalCode,
+      ...(originalMessage !== undefined && { message: originalMessage }),
+    };
   }
   if (error instanceof Error && 'code' in error && typeof error.code === 'string') {
     return /^[0-9A-Z]{5}$/.test(error.code) && 'severity' in error
@@ -55,11 +68,6 @@ function serverError(error: unknown): { code: string; message?: string } | undef
       : undefined;
   }
   return undefined;
-}
-
-interface AdapterCause {
-  originalCode?: string;
-  originalMessage?: string;
 }
 
 /** Classifies a failed statement; what is not known to blame the data does not. */

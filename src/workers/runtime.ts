@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { UnrecoverableError } from 'bullmq';
 
 import type { Config } from '../config.ts';
-import { createPrismaClient } from '../database/client.ts';
+import { openDatabase } from '../database/client.ts';
 import { serverMessage } from '../database/faults.ts';
 import { Closer } from '../closer.ts';
 import { mergeLedger } from '../ledger/ledger.ts';
@@ -64,7 +64,7 @@ const lastLine = (message: string) => message.trim().split('\n').at(-1) ?? '';
 export async function startWorkers(options: WorkersOptions): Promise<Workers> {
   const { config, databaseUrl, queue, log } = options;
   const closer = new Closer(log);
-  const prisma = createPrismaClient(databaseUrl, {
+  const { prisma, run } = openDatabase(databaseUrl, {
     poolSize: config.ANNALS_DATABASE_POOL_SIZE,
     applicationName: 'annals worker',
   });
@@ -104,7 +104,7 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
       const logOfQueue = log.child({ queue: kind });
       const database = new OutageLog(logOfQueue, `PostgreSQL at ${addressOf(databaseUrl)}`);
       const writer = new BatchWriter({
-        write: (batch) => writeBatch(prisma, kind, writerId, batch),
+        write: (batch) => writeBatch(run, kind, writerId, batch),
         maxRows: config.ANNALS_BATCH_MAX_ROWS,
         onWrite: (written) => {
           const { rows, milliseconds } = written;

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import { createPrismaClient, type PrismaClient } from '../../src/database/client.ts';
+import { openDatabase, type Database } from '../../src/database/client.ts';
 import { ConflictError } from '../../src/errors.ts';
 import { NO_PRODUCER } from '../../src/ledger/ledger.ts';
 import { createAgentVersion, updateAgentMetrics } from '../../src/services/agents.ts';
@@ -24,12 +24,12 @@ const MEMORIES = ['m0', 'm1', 'm2'];
 const SESSIONS = ['s0', 's1', 's2'];
 
 let db: TestDatabase;
-let clients: PrismaClient[];
+let clients: Database[];
 beforeAll(async () => {
   db = await createTestDatabase();
   await createUserAndAgent(db);
   // A process each would be no different: every caller has one connection of its own.
-  clients = Array.from({ length: CALLERS }, () => createPrismaClient(db.url, { poolSize: 1 }));
+  clients = Array.from({ length: CALLERS }, () => openDatabase(db.url, { poolSize: 1 }));
   for (const id of MEMORIES) {
     await createMemory(db.prisma, {
       id,
@@ -43,7 +43,7 @@ beforeAll(async () => {
   for (const id of SESSIONS) await createSession(db.prisma, { id, sessionId: `name-${id}` });
 });
 afterAll(async () => {
-  await Promise.all(clients.map((client) => client.$disconnect()));
+  await Promise.all(clients.map(({ prisma }) => prisma.$disconnect()));
   await db.drop();
 });
 
@@ -64,7 +64,7 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
   });
 
   await atOnce(CALLERS, async (caller) => {
-    const prisma = clients[caller]!;
+    const { prisma, run } = clients[caller]!;
     const writerId = randomUUID();
     for (let round = 0; round < ROUNDS; round++) {
       const n = `${caller}-${round}`;
@@ -90,7 +90,7 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
           }),
         () => recordMemoryAccess(prisma, { ...access, id, memoryId: 'm0' }),
         () => recordMemoryAccess(prisma, { ...access, memoryId: 'm0' }),
-        () => writeBatch(prisma, 'memory-access', writerId, batchOf(events.slice(0, 2))),
+        () => writeBatch(run, 'memory-access', writerId, batchOf(events.slice(0, 2))),
         () =>
           updateAgentMetrics(prisma, {
             agentId: 'agent-id',
@@ -113,7 +113,7 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
           }).catch(onlyConflict),
         () =>
           writeBatch(
-            prisma,
+            run,
             'metrics',
             writerId,
             batchOf(
@@ -224,7 +224,11 @@ test('a writer that takes no lock cannot make the chain fork: the call looks aga
       createdAt: new Date(first.createdAt.getTime() + 1),
     };
     const { id } = await tx.moduleState.create({ data: row });
-    const call = upsertModuleState(clients[0]!, { moduleId: 'rude', state: 3, version: '1' });
+    const call = upsertModuleState(clients[0]!.prisma, {
+      moduleId: 'rude',
+      state: 3,
+      version: '1',
+    });
     await expect.poll(() => db.sql(WAITING)).toHaveLength(1);
     return { id, call };
   });
@@ -237,7 +241,7 @@ test('an event writer that holds the memory and brings the same access does not 
   const access = { id, memoryId: 'm2', accessType: 'read', accessedBy: 'a', accessorType: 'agent' };
   const call = await db.prisma.$transaction(async (tx) => {
     await tx.$executeRaw`SELECT 1 FROM "InteractionMemory" WHERE "id" = 'm2' FOR NO KEY UPDATE`;
-    const call = recordMemoryAccess(clients[0]!, access);
+    const call = recordMemoryAccess(clients[0]!.prisma, access);
     await expect.poll(() => db.sql(WAITING)).toHaveLength(1);
     await tx.memoryAccess.create({ data: { ...access, context: 'from the writer' } });
     return { result: call };
@@ -247,7 +251,7 @@ test('an event writer that holds the memory and brings the same access does not 
 
 test('the database saw no deadlock in all of this', async () => {
   // A connection hands in its counters at the latest when it ends.
-  await Promise.all([db.prisma, ...clients].map((client) => client.$disconnect()));
+  await Promise.all([db, ...clients].map(({ prisma }) => prisma.$disconnect()));
   await expect
     .poll(() =>
       db.sql(`SELECT FROM pg_stat_activity WHERE ${HERE} AND application_name = 'annals'`),

@@ -1,4 +1,4 @@
-import type { PrismaClient } from '../../database/client.ts';
+import type { RunStatement } from '../../database/client.ts';
 import { LEDGER_END } from '../../ledger/ledger.ts';
 import type { EventKind } from '../../queues/events.ts';
 import type { Batch } from '../batch.ts';
@@ -27,18 +27,13 @@ export const statementOf = (kind: EventKind): string => WRITERS[kind].sql + LEDG
  * @param writerId - UUID of this process, for the ledger
  */
 export async function writeBatch(
-  prisma: PrismaClient,
+  run: RunStatement,
   kind: EventKind,
   writerId: string,
   { events, starts, jobs }: Batch,
 ): Promise<WriteResult> {
-  const [row] = await prisma.$queryRawUnsafe<[WriteResult]>(
-    statementOf(kind),
-    events,
-    starts,
-    jobs,
-    writerId,
-    kind,
-  );
-  return row;
+  const parameters = [events, `{${starts.join(',')}}`, jobs, writerId, kind];
+  const [row] = await run<{ inserted: number; waiting: string }>(statementOf(kind), parameters);
+  if (!row) throw new Error('the statement returned nothing');
+  return { inserted: row.inserted, waiting: JSON.parse(row.waiting) as WriteResult['waiting'] };
 }
