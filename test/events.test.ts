@@ -6,6 +6,7 @@ import { toStorable } from '../src/json.ts';
 import {
   encodeEvent,
   encodeNewEvent,
+  encodeOwnEvent,
   EVENT_KINDS,
   EVENT_SCHEMAS,
   type EncodedEvent,
@@ -140,6 +141,24 @@ it('a new event is encoded, or refused, as one that brings its id and time', () 
       expect(outcome(() => encodeNewEvent(kind, event, identity))).toEqual(
         outcome(() => encodeEvent(kind, { ...event, id, occurredAt })),
       );
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+it('an event of its own id and time is encoded, or refused, with a Date as with its text', () => {
+  const dates = fc.date({ min: new Date('-000500-01-01'), max: new Date('+012000-01-01') });
+  fc.assert(
+    fc.property(events, identities, dates, ([kind, event], { id, occurredAt }, date) => {
+      const texts = [
+        occurredAt,
+        Number.isNaN(date.getTime()) ? 'Invalid Date' : date.toISOString(),
+      ];
+      for (const [n, time] of [occurredAt, date].entries()) {
+        expect(outcome(() => encodeOwnEvent(kind, { ...event, id, occurredAt: time }))).toEqual(
+          outcome(() => encodeEvent(kind, { ...event, id, occurredAt: texts[n] })),
+        );
+      }
     }),
     { numRuns: 2000 },
   );

@@ -4,8 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { loadConfig, type Config } from '../config.ts';
 import { InvalidEventError, UnavailableError } from '../errors.ts';
 import {
-  encodeEvent,
   encodeNewEvent,
+  encodeOwnEvent,
   type EncodedEvent,
   type EventInput,
   type EventKind,
@@ -128,14 +128,16 @@ class QueueProducer implements Producer {
   }
 
   emit<K extends EventKind>(kind: K, event: EventInput<K>): string {
-    const identity = newIdentity();
+    const identity = isWhole(event) ? event : newIdentity();
     const id = event?.id ?? identity.id;
     let encoded: EncodedEvent;
     try {
       if (this.#closing) throw new InvalidEventError(`${kind} event ${id}: the producer is closed`);
-      encoded = isNew(event)
-        ? encodeNewEvent(kind, event, identity)
-        : encodeEvent(kind, { ...event, id, occurredAt: toIso(event?.occurredAt, identity) });
+      if (isNew(event)) encoded = encodeNewEvent(kind, event, identity as Identity);
+      else {
+        const occurredAt = event?.occurredAt ?? identity.occurredAt;
+        encoded = encodeOwnEvent(kind, isWhole(event) ? event : { ...event, id, occurredAt });
+      }
     } catch (error) {
       // A getter or a toJSON of the caller's may throw anything.
       const invalid =
@@ -219,12 +221,12 @@ class QueueProducer implements Producer {
   }
 }
 
+type OwnIdentity = Parameters<typeof encodeOwnEvent>[1];
+
+/** Whether id and time are the caller's. */
+const isWhole = (event: { id?: unknown; occurredAt?: unknown }): event is OwnIdentity =>
+  typeof event?.id === 'string' && event.occurredAt !== undefined && event.occurredAt !== null;
+
 /** Whether neither id nor time is the caller's, not even an undefined one. */
 const isNew = (event: object | undefined) =>
   typeof event === 'object' && event !== null && !('id' in event) && !('occurredAt' in event);
-
-function toIso(occurredAt: string | Date | undefined, now: Identity): unknown {
-  if (occurredAt === undefined) return now.occurredAt;
-  if (!(occurredAt instanceof Date)) return occurredAt;
-  return Number.isNaN(occurredAt.getTime()) ? 'Invalid Date' : occurredAt.toISOString();
-}

@@ -63,6 +63,12 @@ const optionalJson = optional(field(storableJson(null), isJson));
 
 const LOWER_CASE_UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
 
+/** The years 0001 to 9999. */
+const [FIRST_MS, LAST_MS] = [
+  Date.parse('0001-01-01T00:00:00.000Z'),
+  Date.parse('9999-12-31T23:59:59.999Z'),
+] as const;
+
 /** Up to the 28th, which every month has. */
 const UTC_TIME =
   /^(?!0000)\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z$/;
@@ -183,6 +189,19 @@ const FITS = fitsOf(identityFields);
 /** The same of one that has neither. */
 const FITS_NEW = fitsOf({});
 
+/** A `Date` that `JSON.stringify` writes as it is stored. */
+const isStorableDate = (value: unknown) =>
+  value instanceof Date && value.getTime() >= FIRST_MS && value.getTime() <= LAST_MS;
+
+/** The same of one whose time may be a `Date` as well. */
+const FITS_OWN = fitsOf({
+  ...identityFields,
+  occurredAt: field(
+    identityFields.occurredAt.schema,
+    (value) => isStorableDate(value) || identityFields.occurredAt.fits(value),
+  ),
+});
+
 function fitsOf(more: Fields): Readonly<Record<EventKind, Fits>> {
   const [session, agent] = [FIELDS.sessionMetric, FIELDS.agentMetric].map((fields) =>
     fitsAll({ ...more, ...fields }),
@@ -269,6 +288,28 @@ export function encodeNewEvent(kind: EventKind, event: object, identity: Identit
   return isPlain(event) && FITS_NEW[kind](event)
     ? encode(kind, event, id, at, `"id":"${id}","occurredAt":"${occurredAt}",`)
     : encodeEvent(kind, { ...event, id, occurredAt });
+}
+
+/**
+ * Does the same for an event whose id and time are the caller's, where the time may be a `Date`.
+ *
+ * @throws {InvalidEventError} as `encodeEvent` does
+ */
+export function encodeOwnEvent(
+  kind: EventKind,
+  event: { id: string; occurredAt: string | Date },
+): EncodedEvent {
+  const { id, occurredAt } = event;
+  if (isPlain(event) && FITS_OWN[kind](event)) return encode(kind, event, id, timeOf(occurredAt));
+  return encodeEvent(kind, { ...event, occurredAt: toIso(occurredAt) });
+}
+
+const timeOf = (occurredAt: string | Date) =>
+  typeof occurredAt === 'string' ? Date.parse(occurredAt) : occurredAt.getTime();
+
+function toIso(occurredAt: unknown): unknown {
+  if (!(occurredAt instanceof Date)) return occurredAt;
+  return Number.isNaN(occurredAt.getTime()) ? 'Invalid Date' : occurredAt.toISOString();
 }
 
 /**

@@ -13,6 +13,9 @@ export interface Identity {
 /** Ids of one millisecond: as many as 12 bits count. */
 const MAX_IDS = 4096;
 
+/** Three hexadecimal digits of each number that an id of a millisecond may have. */
+const COUNTS = Array.from({ length: MAX_IDS }, (_, count) => count.toString(16).padStart(3, '0'));
+
 /** The millisecond of the latest id, its first 52 bits as text, and how many ids it has. */
 let idMs = 0;
 let idPrefix = '';
@@ -43,8 +46,6 @@ export function newIdentity(): Identity {
     idPrefix = `${time.slice(0, 8)}-${time.slice(8)}-7`;
     ids = 0;
   }
-  const count = ids++;
-  // The hexadecimal digits of 4,096 to 8,191 are a 1 and the three that are wanted.
-  const id = idPrefix + (MAX_IDS + count).toString(16).slice(1) + randomUUID().slice(18);
+  const id = idPrefix + COUNTS[ids++] + randomUUID().slice(18);
   return { id, at, occurredAt };
 }
