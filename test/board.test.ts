@@ -228,6 +228,7 @@ describeBackends('the board', (locate) => {
       config,
       log: createLogger(config),
     });
+    await showing.ready;
     const queue = `${showing.url}/queues/api/queues/transition`;
     const change = (path: string) =>
       fetch(`${queue}${path}`, { method: 'PUT', headers: { origin: showing.url } });

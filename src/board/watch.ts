@@ -1,6 +1,5 @@
 import { setInterval as every } from 'node:timers';
 
-import type { Queue } from 'bullmq';
 import type pg from 'pg';
 
 import { readStatus, type RunStatus } from '../backfill/status.ts';
@@ -14,7 +13,7 @@ import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
 import { DeadLetterReader, type DeadLetterReasons } from './deadLetters.ts';
 import { figuresOf, sum, type Figures } from './figures.ts';
 import { History } from './history.ts';
-import { readQueue, type QueueFigures } from './queues.ts';
+import { readQueue, type AllQueues, type QueueFigures } from './queues.ts';
 import { readLastRecount, type LastRecount } from './recounts.ts';
 import { spoolBytes } from './spool.ts';
 import { StallWatch } from './stall.ts';
@@ -54,7 +53,7 @@ export interface Watch {
 
 export interface WatchOptions {
   databaseUrl: string;
-  queues: readonly Queue[];
+  queues: Pick<AllQueues, 'get'>;
   /** Folders of this machine in which producers put events aside. */
   spools: readonly string[];
 }
@@ -102,12 +101,12 @@ export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch
     recount: null,
   };
 
-  const letters = queues.map((queue) => new DeadLetterReader(queue));
+  let letters: DeadLetterReader[] | undefined;
   const seldom = new Seldom();
   const look = async () => {
     const [database, queue, spool] = await Promise.all([
       attempt(() => pool.query('SELECT 1')),
-      attempt(() => Promise.all(queues.map(readQueue))),
+      attempt(async () => Promise.all(queues.get().map(readQueue))),
       attempt(() => spoolBytes(spools)),
     ]);
     const next = { ...sight, checks: { ...sight.checks } };
@@ -118,9 +117,12 @@ export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch
         ? attempt(() => migrationStatus(databaseUrl))
         : undefined,
       lettersAreDue
-        ? attempt(() => Promise.all(letters.map((reader) => reader.read())))
+        ? attempt(() => {
+            letters ??= queues.get().map((queue) => new DeadLetterReader(queue));
+            return Promise.all(letters.map((reader) => reader.read()));
+          })
         : undefined,
-      lettersAreDue ? attempt(() => readLastRecount(queues)) : undefined,
+      lettersAreDue ? attempt(() => readLastRecount(queues.get())) : undefined,
     ]);
 
     if (spool.value !== undefined) next.spoolBytes = spool.value;

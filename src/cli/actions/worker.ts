@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { hostname } from 'node:os';
 
 import { startBackfillWorker } from '../../backfill/worker.ts';
@@ -11,6 +10,7 @@ import { startWorkers } from '../../workers/runtime.ts';
 import { inEnvironment, type Environment } from '../environment.ts';
 import { checkRedisSafety } from '../reach.ts';
 import { ensureSchema } from '../schema.ts';
+import { untilAborted } from '../stopped.ts';
 import { table } from '../table.ts';
 
 const TOTALS_EVERY_MS = 60_000;
@@ -63,7 +63,7 @@ export async function startWork(environment: Environment): Promise<() => Promise
         if (totals.statements > 0) log.info({ queue, ...totals }, 'totals');
       }
     }, TOTALS_EVERY_MS);
-    if (!stopping.aborted) await once(stopping, 'abort');
+    await untilAborted(stopping);
     clearInterval(totals);
 
     await Promise.all([workers, backfill, schedules].map((running) => running.stop(remainingMs())));
