@@ -1,6 +1,6 @@
 import type { Telemetry } from 'bullmq';
 
-import { loadConfig } from '../config.ts';
+import { loadSettings } from '../config.ts';
 
 /** What the queues of this process trace with; OpenTelemetry, too, has one of a process. */
 interface Tracing {
@@ -8,7 +8,7 @@ interface Tracing {
   flush: () => Promise<void>;
 }
 
-let starting: Promise<Tracing> | undefined;
+let starting: Promise<Tracing | undefined> | undefined;
 let tracing: Tracing | undefined;
 
 /** Milliseconds that a process which ends gives its last spans. */
@@ -16,14 +16,28 @@ const FLUSH_MS = 1000;
 
 /**
  * Starts tracing where OpenTelemetry's variables name a receiver, once in a process; nothing of it is
- * loaded otherwise. An agent that has set up OpenTelemetry itself keeps what it has, and its spans and
+ * loaded otherwise. What they say that we cannot do is warned of, and never a fault: an agent has them
+ * for its own sake, and gRPC's `localhost:4317` may be right for that. An agent that has set up OpenTelemetry itself keeps what it has, and its spans and
  * ours are of one kind.
  */
 export async function startTracing(): Promise<void> {
-  const { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, OTEL_SDK_DISABLED: isDisabled } = loadConfig();
-  if (endpoint === undefined || isDisabled) return;
-  starting ??= start();
+  starting ??= isAsked() ? start() : Promise.resolve(undefined);
   tracing = await starting;
+}
+
+/** Whether traces are to be sent, by us and to whom we can send them. */
+function isAsked(): boolean {
+  const { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, OTEL_SDK_DISABLED: isDisabled } = loadSettings([
+    'OTEL_EXPORTER_OTLP_ENDPOINT',
+    'OTEL_SDK_DISABLED',
+  ]);
+  if (endpoint === undefined || isDisabled) return false;
+  if (URL.canParse(endpoint) && /^https?:$/.test(new URL(endpoint).protocol)) return true;
+  process.emitWarning(
+    'OTEL_EXPORTER_OTLP_ENDPOINT is no URL of http:// or https://, which is how Annals sends traces: nothing is traced',
+    'AnnalsWarning',
+  );
+  return false;
 }
 
 /** The options of a queue or worker that make it trace, if it is to. */
