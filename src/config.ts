@@ -209,6 +209,23 @@ export const SETTINGS = {
     'OpenTelemetry receiver (OTLP over HTTP), such as `http://localhost:4318`, that producers and workers send traces to. Unset, or no such URL: no tracing.',
     true,
   ),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: setting(
+    z.string().optional(),
+    'The same for traces alone, with its path, such as `http://localhost:4318/v1/traces`; it wins.',
+    true,
+  ),
+  OTEL_TRACES_EXPORTER: setting(
+    z.string().default('otlp'),
+    'How traces are sent; anything that does not name `otlp`, such as `none`, is not at all.',
+  ),
+  OTEL_TRACES_SAMPLER: setting(
+    z.string().default('parentbased_always_on'),
+    'Which traces are sent: `always_on`, `always_off` or `traceidratio`, or one of these after `parentbased_`.',
+  ),
+  OTEL_TRACES_SAMPLER_ARG: setting(
+    z.string().default('1'),
+    'The share of traces, 0 to 1, that `traceidratio` sends.',
+  ),
   OTEL_SDK_DISABLED: setting(
     z
       .string()

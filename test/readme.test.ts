@@ -32,6 +32,10 @@ const READ_BY_OTHERS = {
   OTEL_SERVICE_NAME: 'Read by OpenTelemetry: the name of the service in traces.',
   OTEL_RESOURCE_ATTRIBUTES: 'Read by OpenTelemetry: what traces say of the process, as key=value,…',
   OTEL_EXPORTER_OTLP_HEADERS: 'Read by OpenTelemetry: what the receiver asks for, as key=value,…',
+  OTEL_EXPORTER_OTLP_TIMEOUT:
+    'Read by OpenTelemetry: milliseconds that the receiver has to answer.',
+  OTEL_EXPORTER_OTLP_COMPRESSION: 'Read by OpenTelemetry: gzip, or none.',
+  OTEL_EXPORTER_OTLP_CERTIFICATE: "Read by OpenTelemetry: file of the receiver's certificate.",
   POSTGRES_PASSWORD: 'Read by docker-compose.yml: letters and digits, as the two below.',
   VALKEY_PASSWORD: 'Read by docker-compose.yml.',
   BOARD_PASSWORD: 'Read by docker-compose.yml.',
