@@ -25,6 +25,7 @@ async function report(worker: string, ...batches: number[][]) {
   for (const lags of batches) {
     hooks.onBatch?.('metrics', {
       rows: lags.length,
+      jobs: 1,
       milliseconds: 100,
       occurredAt: lags.map((seconds) => Date.now() - seconds * 1000),
     });

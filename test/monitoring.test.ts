@@ -81,7 +81,7 @@ describe('dashboard and alert rules', () => {
     const config = testConfig({ ANNALS_BOARD_PORT: '0' });
     const log = createLogger(config);
     const { hooks, snapshot } = createWorkerMetrics('worker:1');
-    hooks.onBatch?.('metrics', { rows: 1, milliseconds: 1, occurredAt: [Date.now()] });
+    hooks.onBatch?.('metrics', { rows: 1, jobs: 1, milliseconds: 1, occurredAt: [Date.now()] });
     hooks.onDeadLetter?.('metrics', { unreadable: 1 });
     reporter = startReporter({ databaseUrl: db.url, worker: 'worker:1', snapshot, log });
     board = await startBoard({ databaseUrl: db.url, queue, config, log });

@@ -4,6 +4,9 @@ import type { EventKind } from '../queues/catalogue.ts';
 export interface WrittenBatch {
   /** Events in it. */
   rows: number;
+  /** Jobs that it joins, and the id of the first. */
+  jobs: number;
+  job?: string | undefined;
   /** From the statement to the commit's answer, conflicts that were tried again included. */
   milliseconds: number;
   /** Milliseconds since 1970 of each event that is stored now, newly or already. */

@@ -7,13 +7,12 @@ import { createWorkerMetrics } from '../../metrics/workerMetrics.ts';
 import { EVENT_KINDS } from '../../queues/catalogue.ts';
 import { startSchedules } from '../../schedules/runner.ts';
 import { startWorkers } from '../../workers/runtime.ts';
+import { logTotals } from '../../workers/totals.ts';
 import { inEnvironment, type Environment } from '../environment.ts';
 import { checkRedisSafety } from '../reach.ts';
 import { ensureSchema } from '../schema.ts';
 import { untilAborted } from '../stopped.ts';
 import { table } from '../table.ts';
-
-const TOTALS_EVERY_MS = 60_000;
 
 export async function work(options: { json?: boolean }): Promise<void> {
   await inEnvironment({ ...options, needs: 'all', waits: true }, async (environment) => {
@@ -54,17 +53,9 @@ export async function startWork(environment: Environment): Promise<() => Promise
   closer.add('schedules', () => schedules.stop(remainingMs()));
 
   return async () => {
-    let reported = JSON.stringify({});
-    const totals = setInterval(() => {
-      const stats = workers.stats();
-      if (JSON.stringify(stats) === reported) return; // nobody wants to hear of idleness
-      reported = JSON.stringify(stats);
-      for (const [queue, totals] of Object.entries(stats)) {
-        if (totals.statements > 0) log.info({ queue, ...totals }, 'totals');
-      }
-    }, TOTALS_EVERY_MS);
+    const endTotals = logTotals(workers, log);
     await untilAborted(stopping);
-    clearInterval(totals);
+    endTotals();
 
     await Promise.all([workers, backfill, schedules].map((running) => running.stop(remainingMs())));
     const stats = workers.stats();
