@@ -1,3 +1,4 @@
+import { Redis } from 'ioredis';
 import pino from 'pino';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 
@@ -7,7 +8,7 @@ import { prepareQueues, type QueueLocation } from '../src/queues/backend.ts';
 import { startWorkers } from '../src/workers/runtime.ts';
 import { logTotals } from '../src/workers/totals.ts';
 import { createFixture, seedPlain, SESSIONS, type Fixture } from './backfill/fixture.ts';
-import { testPrefix } from './support/database.ts';
+import { describeRedis, redisUrl, testPrefix } from './support/database.ts';
 import { sample } from './support/events.ts';
 import { drained, openQueues, seedParents, testConfig } from './support/pipeline.ts';
 
@@ -82,4 +83,30 @@ it('names queue and job of each chunk of a backfill', async () => {
   for (const line of chunks) {
     expect(line).toMatchObject({ queue: 'backfill', job: expect.stringMatching(/./) });
   }
+});
+
+describeRedis('a job that is not JSON', () => {
+  it('is a dead letter whose reason, in the log too, quotes nothing of it', async () => {
+    const location = { kind: 'redis' as const, url: redisUrl(), prefix: testPrefix() };
+    const queues = openQueues(location);
+    const redis = new Redis(location.url);
+    const spoilt = ['my secret', '{"text": secret}', '{"a":1 secret', '{"secret'];
+    for (const data of spoilt) {
+      const job = await queues.transition.add('transition', {} as never);
+      await redis.hset(`${location.prefix}:transition:${job.id}`, 'data', data);
+    }
+    const workers = await work(location);
+    await drained(queues);
+    const reasons = lines.flatMap(({ job, reason }) => (job && reason ? [String(reason)] : []));
+    expect(reasons).toHaveLength(spoilt.length);
+    for (const reason of reasons)
+      expect(reason).toMatch(/^the job's data is not JSON( at position \d+)?$/);
+    expect(reasons.join()).toContain('at position');
+    const failed = await queues.transition.getFailed();
+    expect(failed.map(({ failedReason }) => failedReason).sort()).toEqual(reasons.sort());
+    expect(JSON.stringify(lines)).not.toContain('secret');
+    await workers.stop(5000);
+    redis.disconnect();
+    await queues.close();
+  });
 });
