@@ -1,8 +1,9 @@
 import type { LedgerFigure } from '../ledger/ledger.ts';
 import type { Totals } from '../ledger/totals.ts';
+import { LONGEST } from '../metrics/workerMetrics.ts';
 import { SILENT_MS } from './exposition.ts';
 import type { Point } from './history.ts';
-import { bytes, duration, html, number, type Html } from './html.ts';
+import { bytes, duration, durationUpTo, html, number, type Html } from './html.ts';
 import type { Checks, Sight } from './watch.ts';
 
 /** Parts of the overview, by the id of the element that each fills. */
@@ -50,13 +51,15 @@ function tiles({ queues, reports, spoolBytes }: Sight, point: Point | undefined)
   const dead = queues.reduce((total, { deadLetters }) => total + deadLetters, 0);
   const workers = reports.filter(({ ageMs }) => ageMs < SILENT_MS).length;
   return html` ${tile('Committed', `${number(rate && Math.round(rate))} /s`, 'events')}
-  ${tile('Lag', duration(point?.lagMost ?? null), `for 95 %, ${duration(point?.lagHalf ?? null)} for half`)}
+  ${tile('Lag', lag(point?.lagMost), `for 95 %, ${lag(point?.lagHalf)} for half`)}
   ${tile('Backlog', number(backlog), oldest < 0 ? 'jobs' : `jobs, oldest ${duration(oldest / 1000)}`)}
   ${tile('Dead letters', number(dead), dead === 1 ? 'job' : 'jobs', dead > 0 ? 'warn' : '')}
-  ${tile('Batch', number(point?.batch ?? null), `events, ${duration(point?.writeMost ?? null)} a write`)}
+  ${tile('Batch', number(point?.batch ?? null), `events, ${durationUpTo(LONGEST.write, point?.writeMost ?? null)} a write`)}
   ${tile('Spool', bytes(spoolBytes), 'on this machine', spoolBytes > 0 ? 'warn' : '')}
   ${tile('Workers', number(workers), 'reporting', workers === 0 ? 'warn' : '')}`;
 }
+
+const lag = (seconds: number | null | undefined) => durationUpTo(LONGEST.lag, seconds ?? null);
 
 function tile(title: string, value: string, about: string, look = ''): Html {
   return html`<div class="tile ${look}">

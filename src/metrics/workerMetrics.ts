@@ -33,6 +33,9 @@ const WRITE_SECONDS = [0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 /** Upper ends in seconds: from "at once" to what was kept through a day of outage. */
 const LAG_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86_400];
 
+/** Seconds beyond which a histogram tells no more than that they were exceeded. */
+export const LONGEST = { write: WRITE_SECONDS.at(-1) as number, lag: LAG_SECONDS.at(-1) as number };
+
 const BATCH_EVENTS = [1, 3, 10, 30, 100, 300, 1000, 2000, 3000, 5000, 10_000, 20_000];
 
 /**
