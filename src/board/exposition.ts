@@ -66,7 +66,7 @@ export async function expose(sight: Sight): Promise<string> {
 
   if (sight.recount) {
     const { agents, checked, drift, finishedAt } = sight.recount;
-    const last = 'of the last scheduled check of session counts';
+    const last = 'of the last check of session counts';
     gauge('annals_session_counts_checked_agents', `Agents ${last}`).set(checked);
     gauge('annals_session_counts_drifted_agents', `Agents whose figure was wrong ${last}`).set(
       agents,

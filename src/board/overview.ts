@@ -137,7 +137,7 @@ function letters({ deadLetters: { groups, unread } }: Sight): Html {
     ${unread > 0 ? html`<p class="note">${number(unread)} jobs are still to be read.</p>` : ''}`;
 }
 
-/** The last run of the schedule that checks the agents' session counts. */
+/** The last check of the agents' session counts, scheduled or by hand. */
 function recount({ recount: last, at }: Sight): Html {
   if (!last) return html`<p>None has run.</p>`;
   const found =

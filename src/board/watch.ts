@@ -111,7 +111,7 @@ export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch
     ]);
     const next = { ...sight, checks: { ...sight.checks } };
     const lettersAreDue = !queue.fault && seldom.due('dead letters');
-    const [measured, migrations, found, recount] = await Promise.all([
+    const [measured, migrations, found] = await Promise.all([
       database.fault ? undefined : attempt(() => measure(pool)),
       !database.fault && seldom.due('migrations', next.checks.migrations !== null)
         ? attempt(() => migrationStatus(databaseUrl))
@@ -122,14 +122,12 @@ export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch
             return Promise.all(letters.map((reader) => reader.read()));
           })
         : undefined,
-      lettersAreDue ? attempt(() => readLastRecount(queues.get())) : undefined,
     ]);
 
     if (spool.value !== undefined) next.spoolBytes = spool.value;
     if (queue.value) next.queues = queue.value;
     if (migrations) next.checks.migrations = migrations.fault ?? pendingOf(migrations.value);
     if (found?.value) next.deadLetters = togetherOf(found.value);
-    if (recount?.value !== undefined) next.recount = recount.value;
     next.checks.queue = queue.fault;
     next.checks.database = database.fault;
     next.at = Date.now();
@@ -173,15 +171,16 @@ export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch
 
 /** What the tables tell, read at about the same moment. */
 async function measure(pool: pg.Pool) {
-  const [totals, reports, backfills] = await Promise.all([
+  const [totals, reports, recount, backfills] = await Promise.all([
     readTotals(pool),
     readReports(pool),
+    readLastRecount(pool),
     readStatus(
       pool,
       TRANSFORMS.map(({ name }) => name),
     ),
   ]);
-  return { totals, reports, backfills, figures: figuresOf(reports) };
+  return { totals, reports, recount, backfills, figures: figuresOf(reports) };
 }
 
 function togetherOf(found: readonly DeadLetterReasons[]): DeadLetterReasons {
