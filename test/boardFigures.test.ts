@@ -58,6 +58,17 @@ it('tells what workers did between two moments, restarts and new ones included',
   expect(mean(added, METRIC.batch)).toBeCloseTo(7 / 3);
 });
 
+it('has every series of dead letters from the start: their first is an increase', async () => {
+  const none = figuresOf([await report('a:1')]);
+  const series = [...none.values()].filter(({ name }) => name === METRIC.deadLettered);
+  expect(series.map(({ value }) => value)).toEqual(Array.from({ length: 16 }, () => 0));
+  const { hooks, snapshot } = createWorkerMetrics('a:1');
+  hooks.onDeadLetter?.('metrics', { invalid: 7 });
+  const some = figuresOf([{ worker: 'a:1', metrics: await snapshot(), ageMs: 0 }]);
+  expect(some.size).toBe(none.size);
+  expect(sum(increase(none, some), METRIC.deadLettered, { cause: 'invalid' })).toBe(7);
+});
+
 it('tells quantiles within the bucket that they fall in', async () => {
   const lags = Array.from({ length: 100 }, (_, n) => (n < 60 ? 0.2 : 8));
   const added = increase(new Map(), figuresOf([await report('a:1', lags)]));

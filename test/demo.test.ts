@@ -97,7 +97,7 @@ describe('npm run demo', { timeout: DEMO_MS + 10_000 }, () => {
     expect(stdout).toMatch(/^board: http:\/\/127\.0\.0\.1:\d+$/m);
     const told = report.checks.filter(({ name }) => name.startsWith('/metrics '));
     expect(told.map(({ name }) => name)).toEqual(
-      ['committed', 'accepted', 'duplicates', 'dropped'].flatMap((figure) =>
+      ['committed', 'accepted', 'duplicates', 'dropped', 'dead letters'].flatMap((figure) =>
         EVENT_KINDS.map((kind) => `/metrics ${figure}, ${kind}`),
       ),
     );

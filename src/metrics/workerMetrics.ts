@@ -6,8 +6,8 @@ import {
   type MetricValue,
 } from 'prom-client';
 
-import type { EventKind } from '../queues/catalogue.ts';
-import type { WorkerHooks } from '../workers/hooks.ts';
+import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
+import { DEAD_LETTER_CAUSES, type WorkerHooks } from '../workers/hooks.ts';
 
 /** What a process has measured, as it travels to the board. */
 export type MetricsSnapshot = MetricObjectWithValues<MetricValue<string>>[];
@@ -61,6 +61,10 @@ export function createWorkerMetrics(worker: string): WorkerMetrics {
     labelNames: ['kind', 'cause'],
     registers,
   });
+  // A series that first appears at 7 has not increased, as far as Prometheus can tell.
+  for (const kind of EVENT_KINDS) {
+    for (const cause of DEAD_LETTER_CAUSES) deadLettered.inc({ kind, cause }, 0);
+  }
   const batch = histogram(METRIC.batch, 'Events in one write', BATCH_EVENTS);
   const write = histogram(METRIC.write, 'Seconds that a write took', WRITE_SECONDS);
   const lag = histogram(

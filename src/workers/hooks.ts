@@ -14,15 +14,18 @@ export interface WrittenBatch {
 }
 
 /** Why an event is a dead letter. */
-export type DeadLetterCause =
+export const DEAD_LETTER_CAUSES = [
   /** Its parent did not come. */
-  | 'unknown_reference'
+  'unknown_reference',
   /** The database cannot take it. */
-  | 'refused'
+  'refused',
   /** It breaks its schema. */
-  | 'invalid'
+  'invalid',
   /** Its job is no envelope. */
-  | 'unreadable';
+  'unreadable',
+] as const;
+
+export type DeadLetterCause = (typeof DEAD_LETTER_CAUSES)[number];
 
 /** Told of what workers do. They are called between writes: they take microseconds and never throw. */
 export interface WorkerHooks {
