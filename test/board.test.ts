@@ -11,7 +11,7 @@ import { createLogger } from '../src/logger.ts';
 import { startReporter, type Reporter } from '../src/metrics/reports.ts';
 import { createWorkerMetrics } from '../src/metrics/workerMetrics.ts';
 import { spoolFolder } from '../src/producers/spool/destination.ts';
-import type { QueueLocation } from '../src/queues/backend.ts';
+import { openTaskQueue, type QueueLocation } from '../src/queues/backend.ts';
 import { EVENT_KINDS, TASK_QUEUES } from '../src/queues/catalogue.ts';
 import { startWorkers, type Workers } from '../src/workers/runtime.ts';
 import { recountSessions } from '../src/services/sessionCounts.ts';
@@ -250,10 +250,15 @@ describeBackends('the board', (locate) => {
     const labels = { queue: 'session-event' };
     await expect.poll(() => metric('annals_queue_jobs', { ...labels, state: 'waiting' })).toBe(1);
     expect(await metric('annals_queue_paused', labels)).toBe(1);
-    await expect
-      .poll(() => metric('annals_queue_oldest_job_age_seconds', labels))
-      .toBeGreaterThan(1);
+    const age = (queue: string) => metric('annals_queue_oldest_job_age_seconds', { queue });
+    await expect.poll(() => age('session-event')).toBeGreaterThan(1);
     await queue.resume();
+    // Backfills give their jobs a priority, and nobody takes them here.
+    const prioritized = openTaskQueue(location, 'backfill');
+    await prioritized.add('chunk', {}, { priority: 5 });
+    await expect.poll(() => age('backfill')).toBeGreaterThan(1);
+    await prioritized.drain();
+    await prioritized.close();
     await drained(queues);
     expect((await get('/readyz')).status).toBe(200);
   });

@@ -69,6 +69,8 @@ it('start brings an empty database up to date and runs workers and board until S
     .poll(async () => (await fetch(`${url}/metrics`)).text())
     .toContain('annals_workers 1');
   expect(await (await fetch(url)).text()).toContain('<h1>Annals</h1>');
+  const metrics = await (await fetch(`${url}/metrics`)).text();
+  expect(metrics).toMatch(/worker="[^":]+:\d+:[0-9a-f]{6}"/); // containers share the rest
   expect(await stop()).toBe(0);
 });
 

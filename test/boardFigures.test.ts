@@ -17,6 +17,7 @@ const emptySight = (): Sight => ({
   queues: [],
   totals: null,
   reports: [],
+  reportsAt: 0,
   spoolBytes: 0,
   backfills: [],
   deadLetters: { groups: [], unread: 0 },

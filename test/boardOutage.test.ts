@@ -143,6 +143,30 @@ describe('a board that starts before its servers', () => {
   afterAll(() => postgres.stop());
   const refused = { database: expect.stringMatching(/ECONNREFUSED/) };
 
+  it('counts no workers while nobody can report', async () => {
+    const config = testConfig({ ANNALS_BOARD_PORT: '0' });
+    const [log, databaseUrl] = [createLogger(config), postgres.url];
+    const { snapshot } = createWorkerMetrics('worker:1');
+    const reporter = startReporter({ databaseUrl, worker: 'worker:1', snapshot, log });
+    const queue = { kind: 'postgres' as const, url: postgres.url, prefix: testPrefix() };
+    const board = await startBoard({ databaseUrl, queue, config, log });
+    const shown = async () => {
+      const metrics = await (await fetch(`${board.url}/metrics`)).text();
+      const page = await (await fetch(board.url)).text();
+      return [
+        /^annals_workers (\d+)$/m.exec(metrics)?.[1],
+        /Workers<\/h3>\s*<b>(\d+)/.exec(page)?.[1],
+      ];
+    };
+    await expect.poll(shown).toEqual(['1', '1']);
+    await postgres.kill();
+    await expect.poll(shown, { timeout: 10_000 }).toEqual(['0', '0']);
+    await postgres.restart();
+    await expect.poll(shown).toEqual(['1', '1']);
+    await reporter.stop();
+    await board.stop(5000);
+  });
+
   it('answers at once, and finds the queues on PostgreSQL when it is there', async () => {
     await startsWhile(
       () => ({ kind: 'postgres', url: postgres.url, prefix: testPrefix() }),

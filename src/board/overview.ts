@@ -1,10 +1,10 @@
 import type { LedgerFigure } from '../ledger/ledger.ts';
 import type { Totals } from '../ledger/totals.ts';
 import { LONGEST } from '../metrics/workerMetrics.ts';
-import { SILENT_MS } from './exposition.ts';
 import type { Point } from './history.ts';
 import { bytes, duration, durationUpTo, html, number, type Html } from './html.ts';
 import type { Checks, Sight } from './watch.ts';
+import { countWorkers } from './workers.ts';
 
 /** Parts of the overview, by the id of the element that each fills. */
 export type Sections = Record<
@@ -44,12 +44,13 @@ function status({ checks }: Sight): Html {
   </ul>`;
 }
 
-function tiles({ queues, reports, spoolBytes }: Sight, point: Point | undefined): Html {
+function tiles(sight: Sight, point: Point | undefined): Html {
+  const { queues, spoolBytes } = sight;
   const rate = point ? Object.values(point.rate).reduce((total, n) => total + n, 0) : null;
   const backlog = queues.reduce((total, { waiting, active }) => total + waiting + active, 0);
   const oldest = Math.max(-1, ...queues.map(({ oldestMs }) => oldestMs ?? -1));
   const dead = queues.reduce((total, { deadLetters }) => total + deadLetters, 0);
-  const workers = reports.filter(({ ageMs }) => ageMs < SILENT_MS).length;
+  const workers = countWorkers(sight);
   return html` ${tile('Committed', `${number(rate && Math.round(rate))} /s`, 'events')}
   ${tile('Lag', lag(point?.lagMost), `for 95 %, ${lag(point?.lagHalf)} for half`)}
   ${tile('Backlog', number(backlog), oldest < 0 ? 'jobs' : `jobs, oldest ${duration(oldest / 1000)}`)}

@@ -83,7 +83,7 @@ export async function readQueue(queue: Queue): Promise<QueueFigures> {
     // In PostgreSQL the jobs of a paused queue have a state that `getJobCounts` does not take.
     queue.getCountsPerPriority([0]),
     queue.isPaused(),
-    Promise.all([oldestOf(queue, 'waiting'), oldestOf(queue, 'active')]),
+    Promise.all(UNDONE.map((state) => oldestOf(queue, state))),
   ]);
   const { prioritized = 0, active = 0, delayed = 0, failed = 0 } = counts;
   const times = oldest.flatMap((job) => (job ? [job.timestamp] : []));
@@ -98,6 +98,9 @@ export async function readQueue(queue: Queue): Promise<QueueFigures> {
   };
 }
 
-async function oldestOf(queue: Queue, state: 'waiting' | 'active'): Promise<Job | undefined> {
+/** Prioritized jobs stand by priority, so of these it is the first to be taken that is looked at. */
+const UNDONE = ['waiting', 'prioritized', 'active'] as const;
+
+async function oldestOf(queue: Queue, state: (typeof UNDONE)[number]): Promise<Job | undefined> {
   return (await queue.getJobs([state], 0, 0, true))[0];
 }

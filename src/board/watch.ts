@@ -37,6 +37,8 @@ export interface Sight {
   /** Null until they have been read. */
   totals: Totals | null;
   reports: WorkerReport[];
+  /** When these were read, as `performance.now()` tells. */
+  reportsAt: number;
   /** On the board's machine. */
   spoolBytes: number;
   backfills: RunStatus[];
@@ -95,6 +97,7 @@ export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch
     queues: [],
     totals: null,
     reports: [],
+    reportsAt: 0,
     spoolBytes: 0,
     backfills: [],
     deadLetters: { groups: [], unread: 0 },
@@ -180,7 +183,14 @@ async function measure(pool: pg.Pool) {
       TRANSFORMS.map(({ name }) => name),
     ),
   ]);
-  return { totals, reports, recount, backfills, figures: figuresOf(reports) };
+  return {
+    totals,
+    reports,
+    reportsAt: performance.now(),
+    recount,
+    backfills,
+    figures: figuresOf(reports),
+  };
 }
 
 function togetherOf(found: readonly DeadLetterReasons[]): DeadLetterReasons {

@@ -42,10 +42,10 @@ const BATCH_EVENTS = [1, 3, 10, 30, 100, 300, 1000, 2000, 3000, 5000, 10_000, 20
  * Measures what workers do, through the hooks that these take; it knows nothing of queues or tables.
  * How many events are stored is not measured but counted, in the ledger.
  *
- * @param worker - label of everything measured, such as `web-1:4711`
+ * @param worker - label of everything measured, such as `web-1:4711:8d3f0a`
  *
  * @example
- * const metrics = createWorkerMetrics('web-1:4711');
+ * const metrics = createWorkerMetrics('web-1:4711:8d3f0a');
  * await startWorkers({ ...options, hooks: metrics.hooks });
  */
 export function createWorkerMetrics(worker: string): WorkerMetrics {

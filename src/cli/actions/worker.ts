@@ -1,8 +1,6 @@
-import { hostname } from 'node:os';
-
 import { startBackfillWorker } from '../../backfill/worker.ts';
 import { InterruptedError } from '../../errors.ts';
-import { startReporter } from '../../metrics/reports.ts';
+import { nameWorker, startReporter } from '../../metrics/reports.ts';
 import { createWorkerMetrics } from '../../metrics/workerMetrics.ts';
 import { EVENT_KINDS } from '../../queues/catalogue.ts';
 import { startSchedules } from '../../schedules/runner.ts';
@@ -38,7 +36,7 @@ export async function prepareWork(environment: Environment): Promise<void> {
  */
 export async function startWork(environment: Environment): Promise<() => Promise<0 | 1>> {
   const { closer, config, databaseUrl, log, remainingMs, result, stopping } = environment;
-  const worker = `${hostname()}:${process.pid}`;
+  const worker = nameWorker();
   const { hooks, snapshot } = createWorkerMetrics(worker);
   const reporter = startReporter({ databaseUrl, worker, snapshot, log });
   closer.add('report', () => reporter.stop());
