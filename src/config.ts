@@ -203,17 +203,35 @@ export const SETTINGS = {
     z.enum(['drop', 'throw']).default('drop'),
     'What becomes of a new event when memory and spool are full: `drop` it and count it, or `throw` from `emit`.',
   ),
+  // OpenTelemetry's are the agent's before they are ours: no value of theirs is a fault.
   OTEL_EXPORTER_OTLP_ENDPOINT: setting(
-    url('http:', 'https:').optional(),
-    'OpenTelemetry receiver (OTLP over HTTP), such as `http://localhost:4318`, that producers and workers send traces to. Unset: no tracing.',
+    z.string().optional(),
+    'OpenTelemetry receiver (OTLP over HTTP), such as `http://localhost:4318`, that producers and workers send traces to. Unset, or no such URL: no tracing.',
     true,
+  ),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: setting(
+    z.string().optional(),
+    'The same for traces alone, with its path, such as `http://localhost:4318/v1/traces`; it wins.',
+    true,
+  ),
+  OTEL_TRACES_EXPORTER: setting(
+    z.string().default('otlp'),
+    'How traces are sent; anything that does not name `otlp`, such as `none`, is not at all.',
+  ),
+  OTEL_TRACES_SAMPLER: setting(
+    z.string().default('parentbased_always_on'),
+    'Which traces are sent: `always_on`, `always_off` or `traceidratio`, or one of these after `parentbased_`.',
+  ),
+  OTEL_TRACES_SAMPLER_ARG: setting(
+    z.string().default('1'),
+    'The share of traces, 0 to 1, that `traceidratio` sends.',
   ),
   OTEL_SDK_DISABLED: setting(
     z
-      .enum(['true', 'false'])
+      .string()
       .default('false')
-      .transform((text) => text === 'true'),
-    'Whether nothing is traced although a receiver is named.',
+      .transform((text) => text.trim().toLowerCase() === 'true'),
+    'Whether nothing is traced although a receiver is named (`true`, in any case).',
   ),
 } as const;
 
@@ -223,7 +241,37 @@ type Settings = typeof SETTINGS;
 export type Config = Readonly<{ [K in keyof Settings]: z.output<Settings[K]['schema']> }>;
 
 /**
- * Reads and checks the configuration; an empty variable counts as unset.
+ * What finds the servers, and what a producer reads: an agent must not fail for a fault of a setting
+ * that is for workers or the board.
+ */
+const SERVER_SETTINGS = [
+  'DATABASE_URL',
+  'REDIS_URL',
+  'ANNALS_QUEUE_BACKEND',
+  'ANNALS_QUEUE_PREFIX',
+  'ANNALS_DATA_DIR',
+] as const satisfies (keyof Config)[];
+
+export const PRODUCER_SETTINGS = [
+  ...SERVER_SETTINGS,
+  'ANNALS_PACK_MAX_EVENTS',
+  'ANNALS_PACK_MAX_BYTES',
+  'ANNALS_PACK_MAX_WAIT_MS',
+  'ANNALS_BUFFER_MAX_EVENTS',
+  'ANNALS_BUFFER_MAX_BYTES',
+  'ANNALS_DURABILITY',
+  'ANNALS_SPOOL_DIR',
+  'ANNALS_SPOOL_MAX_BYTES',
+  'ANNALS_SPOOL_AFTER_MS',
+  'ANNALS_ON_FULL',
+  'ANNALS_SHUTDOWN_DEADLINE_MS',
+] as const satisfies (keyof Config)[];
+
+export type ServerConfig = Pick<Config, (typeof SERVER_SETTINGS)[number]>;
+export type ProducerConfig = Pick<Config, (typeof PRODUCER_SETTINGS)[number]>;
+
+/**
+ * Reads and checks the whole configuration; an empty variable counts as unset.
  *
  * @param env - default `process.env`, with a `.env` file of the working directory behind it (what
  *   the environment sets wins), as Prisma's commands read it
@@ -232,9 +280,22 @@ export type Config = Readonly<{ [K in keyof Settings]: z.output<Settings[K]['sch
  * @example const config = loadConfig();
  */
 export function loadConfig(env: NodeJS.ProcessEnv = environment()): Config {
+  return loadSettings(Object.keys(SETTINGS) as (keyof Settings)[], env);
+}
+
+/**
+ * Reads and checks some settings, as `loadConfig` does all.
+ *
+ * @example const config = loadSettings(PRODUCER_SETTINGS);
+ */
+export function loadSettings<Name extends keyof Settings>(
+  names: readonly Name[],
+  env: NodeJS.ProcessEnv = environment(),
+): Pick<Config, Name> {
   const values: Record<string, unknown> = {};
   const faults: string[] = [];
-  for (const [name, { schema, secret }] of Object.entries<Setting>(SETTINGS)) {
+  for (const name of names) {
+    const { schema, secret }: Setting = SETTINGS[name];
     const raw = env[name] === '' ? undefined : env[name];
     const parsed = schema.safeParse(raw);
     if (parsed.success) values[name] = parsed.data;
@@ -245,7 +306,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = environment()): Config {
   }
   if (faults.length > 0)
     throw new ConfigError(`the configuration is wrong:\n  ${faults.join('\n  ')}`);
-  return Object.freeze(values) as Config;
+  return Object.freeze(values) as Pick<Config, Name>;
 }
 
 /**

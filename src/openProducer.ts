@@ -1,4 +1,4 @@
-import { loadConfig, type Config } from './config.ts';
+import { loadSettings, PRODUCER_SETTINGS, type ProducerConfig } from './config.ts';
 import { openServers, type Servers } from './embedded/index.ts';
 import {
   createProducer as createBareProducer,
@@ -12,14 +12,14 @@ export interface ProducerOptions extends Omit<BareOptions, 'queue' | 'config'> {
   /** Where the queues are. Default: as the configuration says, embedded where it says nothing. */
   queue?: BareOptions['queue'];
   /** Default: the environment's. */
-  config?: Config;
+  config?: ProducerConfig;
 }
 
 /**
  * Makes a producer; one per process is enough. With nothing configured it uses the embedded
  * servers in `.annals/`, which are found, or started, when the first event is sent.
  *
- * @throws {ConfigError} when the environment's configuration is wrong
+ * @throws {ConfigError} when a setting that a producer reads is wrong
  *
  * @example
  * const annals = createProducer();
@@ -27,7 +27,7 @@ export interface ProducerOptions extends Omit<BareOptions, 'queue' | 'config'> {
  * await annals.close();
  */
 export function createProducer(options: ProducerOptions = {}): Producer {
-  const config = options.config ?? loadConfig();
+  const config = options.config ?? loadSettings(PRODUCER_SETTINGS);
   let servers: Promise<Servers> | undefined;
   const locate = async (): Promise<QueueLocation> => {
     const { ANNALS_QUEUE_BACKEND: backend, ANNALS_QUEUE_PREFIX: prefix, REDIS_URL: url } = config;

@@ -76,6 +76,12 @@ describe('changes', () => {
     ['from no page', {}, 200],
     ['from our page', { origin: 'https://annals.example', 'sec-fetch-site': 'same-origin' }, 200],
     ['from our page, in an old browser', { origin: 'https://annals.example' }, 200],
+    [
+      'from our page, through a proxy that names us otherwise',
+      { host: 'board:7300', origin: 'https://annals.example', 'sec-fetch-site': 'same-origin' },
+      200,
+    ],
+    ['the same, in an old browser', { host: 'board:7300', origin: 'https://annals.example' }, 403],
     ['from elsewhere', { origin: 'https://evil.example', 'sec-fetch-site': 'cross-site' }, 403],
     ['from elsewhere, in an old browser', { origin: 'https://evil.example' }, 403],
     ['from a neighbour', { 'sec-fetch-site': 'same-site' }, 403],
@@ -97,5 +103,8 @@ it('on loopback, answers to names of loopback only: others may be made to point 
     '',
   ]) {
     expect(status(open, asked({ host }))).toBe(403);
+    // A page of that name, pointed here, is of one origin with us as far as its browser can tell.
+    const own = { host, origin: `http://${host}`, 'sec-fetch-site': 'same-origin' };
+    expect(status(open, asked(own, 'PUT'))).toBe(403);
   }
 });

@@ -9,8 +9,13 @@ import { createTestDatabase, testPrefix, type TestDatabase } from './support/dat
 import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
 import { removeFolder } from './support/files.ts';
 import { run, spawnTsx } from './support/process.ts';
+import { startPostgres } from './support/servers.ts';
 
 vi.setConfig({ testTimeout: 240_000 }); // programs take their time to start on a busy machine
+
+interface Health {
+  checks: Record<string, string>;
+}
 
 const MAIN = 'src/cli/main.ts';
 
@@ -64,6 +69,8 @@ it('start brings an empty database up to date and runs workers and board until S
     .poll(async () => (await fetch(`${url}/metrics`)).text())
     .toContain('annals_workers 1');
   expect(await (await fetch(url)).text()).toContain('<h1>Annals</h1>');
+  const metrics = await (await fetch(`${url}/metrics`)).text();
+  expect(metrics).toMatch(/worker="[^":]+:\d+:[0-9a-f]{6}"/); // containers share the rest
   expect(await stop()).toBe(0);
 });
 
@@ -82,6 +89,40 @@ it('board says what is pending in a database that is not ours to migrate', async
     .toMatchObject({ database: 'ok', migrations: expect.stringContaining('npx annals migrate') });
   expect(await stop()).toBe(0);
   await plain.drop();
+});
+
+it.each(['board', 'start'])(
+  '%s answers while PostgreSQL is away, ends when told to, and goes on when it is back',
+  async (command) => {
+    const postgres = await startPostgres();
+    await postgres.kill();
+    const servers = { DATABASE_URL: postgres.url, ANNALS_QUEUE_BACKEND: 'postgres' };
+    const status = async (url: string, path: string) => (await fetch(`${url}${path}`)).status;
+    const early = await open(command, servers);
+    expect(await status(early.url, '/healthz')).toBe(200);
+    expect(await status(early.url, '/readyz')).toBe(503);
+    expect(await early.stop()).toBe(0);
+
+    const { url, stop } = await open(command, servers);
+    expect(await status(url, '/readyz')).toBe(503);
+    await postgres.restart();
+    const ready = command === 'start' ? 200 : 503; // a board alone makes no tables
+    await expect.poll(() => status(url, '/readyz')).toBe(ready);
+    await expect
+      .poll(async () => ((await (await fetch(`${url}/readyz`)).json()) as Health).checks)
+      .toMatchObject({ database: 'ok', queue: 'ok' });
+    expect(await stop()).toBe(0);
+    await postgres.stop();
+  },
+);
+
+it('board refuses a server that does not know it', async () => {
+  const changes = { DATABASE_URL: Object.assign(new URL(db.url), { password: 'wrong' }).href };
+  const { code, stderr } = await run(process.execPath, ['--import', 'tsx', MAIN, 'board'], {
+    env: { ...env, ...changes },
+  });
+  expect(stderr).toMatch(/PostgreSQL at .* refuses: .*Is DATABASE_URL right/);
+  expect(code).toBe(2);
 });
 
 it('refuses to listen beyond loopback without credentials, and a port that is taken', async () => {

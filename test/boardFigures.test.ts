@@ -2,21 +2,34 @@ import { expect, it } from 'vitest';
 
 import { expose } from '../src/board/exposition.ts';
 import { figuresOf, increase, mean, quantile, sum } from '../src/board/figures.ts';
+import type { Point } from '../src/board/history.ts';
 import { duration, html, number } from '../src/board/html.ts';
+import { renderSections } from '../src/board/overview.ts';
 import { StallWatch, STALL_MS } from '../src/board/stall.ts';
+import type { Sight } from '../src/board/watch.ts';
 import type { Totals } from '../src/ledger/totals.ts';
 import { createWorkerMetrics, METRIC } from '../src/metrics/workerMetrics.ts';
 import { EVENT_KINDS } from '../src/queues/catalogue.ts';
 
+const emptySight = (): Sight => ({
+  at: 0,
+  checks: { database: null, queue: null, migrations: null, commits: null },
+  queues: [],
+  totals: null,
+  reports: [],
+  reportsAt: 0,
+  spoolBytes: 0,
+  backfills: [],
+  deadLetters: { groups: [], unread: 0 },
+  recount: null,
+});
+
 it('a counter that was not read yet is not exposed: as 0 it would look like a reset', async () => {
-  const checks = { database: null, queue: null, migrations: null, commits: null };
-  const deadLetters = { groups: [], unread: 0 };
-  const sight = { at: 0, checks, queues: [], reports: [], backfills: [], deadLetters };
+  const sight = emptySight();
   const figures = { accepted: 7, dropped: 6, committed: 5, duplicates: 4, discarded: 3 };
   const totals = Object.fromEntries(EVENT_KINDS.map((kind) => [kind, figures])) as Totals;
-  const rest = { ...sight, spoolBytes: 0, recount: null };
-  expect(await expose({ ...rest, totals: null })).not.toMatch(/^annals_events_/m);
-  expect(await expose({ ...rest, totals })).toMatch(/^annals_events_dropped_total.* 6$/m);
+  expect(await expose(sight)).not.toMatch(/^annals_events_/m);
+  expect(await expose({ ...sight, totals })).toMatch(/^annals_events_dropped_total.* 6$/m);
 });
 
 /** What a worker reports after batches of these lags, in seconds. */
@@ -25,6 +38,7 @@ async function report(worker: string, ...batches: number[][]) {
   for (const lags of batches) {
     hooks.onBatch?.('metrics', {
       rows: lags.length,
+      jobs: 1,
       milliseconds: 100,
       occurredAt: lags.map((seconds) => Date.now() - seconds * 1000),
     });
@@ -45,6 +59,17 @@ it('tells what workers did between two moments, restarts and new ones included',
   expect(mean(added, METRIC.batch)).toBeCloseTo(7 / 3);
 });
 
+it('has every series of dead letters from the start: their first is an increase', async () => {
+  const none = figuresOf([await report('a:1')]);
+  const series = [...none.values()].filter(({ name }) => name === METRIC.deadLettered);
+  expect(series.map(({ value }) => value)).toEqual(Array.from({ length: 16 }, () => 0));
+  const { hooks, snapshot } = createWorkerMetrics('a:1');
+  hooks.onDeadLetter?.('metrics', { invalid: 7 });
+  const some = figuresOf([{ worker: 'a:1', metrics: await snapshot(), ageMs: 0 }]);
+  expect(some.size).toBe(none.size);
+  expect(sum(increase(none, some), METRIC.deadLettered, { cause: 'invalid' })).toBe(7);
+});
+
 it('tells quantiles within the bucket that they fall in', async () => {
   const lags = Array.from({ length: 100 }, (_, n) => (n < 60 ? 0.2 : 8));
   const added = increase(new Map(), figuresOf([await report('a:1', lags)]));
@@ -55,6 +80,25 @@ it('tells quantiles within the bucket that they fall in', async () => {
   const ancient = increase(new Map(), figuresOf([await report('a:1', [1e9])]));
   expect(quantile(ancient, METRIC.lag, 0.5)).toBe(86_400);
   expect(quantile(increase(new Map(), new Map()), METRIC.lag, 0.5)).toBeNull();
+});
+
+it('says of a lag beyond the last bucket that it is longer, not that it is as long', async () => {
+  const sight = emptySight();
+  const point = (lag: number): Point => ({
+    at: 1,
+    rate: { 'memory-access': 0, transition: 0, metrics: 0, 'session-event': 0 },
+    lagHalf: 1,
+    lagMost: lag,
+    batch: 1,
+    writeMost: lag,
+    depth: {},
+  });
+  const ancient = increase(new Map(), figuresOf([await report('a:1', [1e9])]));
+  const beyond = quantile(ancient, METRIC.lag, 0.95) ?? 0;
+  const { text } = renderSections(sight, point(beyond)).tiles;
+  expect(text).toContain('<b>&gt; 1 d</b><span>for 95 %, 1 s for half');
+  expect(text).toContain('&gt; 10 s a write');
+  expect(renderSections(sight, point(9)).tiles.text).toContain('<b>9 s</b>');
 });
 
 it('calls a queue stalled when it has jobs and nothing moves, and only then', () => {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 import { describe, expect, test } from 'vitest';
 
-import { loadConfig, unknownSettings } from '../src/config.ts';
+import { loadConfig, loadSettings, PRODUCER_SETTINGS, unknownSettings } from '../src/config.ts';
 import { ConfigError } from '../src/errors.ts';
 import { removeFolder } from './support/files.ts';
 
@@ -81,6 +81,27 @@ describe('loadConfig', () => {
       );
     },
   );
+
+  test.each([
+    ['True', true],
+    [' TRUE ', true],
+    ['1', false],
+    ['yes', false],
+  ])('takes OTEL_SDK_DISABLED=%s for %s, as OpenTelemetry does', (value, isDisabled) => {
+    expect(loadConfig({ OTEL_SDK_DISABLED: value }).OTEL_SDK_DISABLED).toBe(isDisabled);
+  });
+
+  test('finds no fault with an endpoint that is the agent’s own', () => {
+    expect(() => loadConfig({ OTEL_EXPORTER_OTLP_ENDPOINT: 'localhost:4317' })).not.toThrow();
+  });
+
+  test('tells a producer of the faults of its own settings only', () => {
+    const others = { ANNALS_BOARD_PORT: 'http', ANNALS_BOARD_TOKEN: 'x', ANNALS_JOB_LOCK_MS: '1' };
+    expect(() => loadSettings(PRODUCER_SETTINGS, others)).not.toThrow();
+    expect(() => loadConfig(others)).toThrow(/BOARD_PORT[^]*BOARD_TOKEN|BOARD_TOKEN/);
+    const own = { ...others, ANNALS_ON_FULL: 'x', REDIS_URL: 'x' };
+    expect(() => loadSettings(PRODUCER_SETTINGS, own)).toThrow(/REDIS_URL[^]*ANNALS_ON_FULL/);
+  });
 
   test('never repeats a secret', () => {
     const message = faultsOf({ DATABASE_URL: 'mysql://me:hunter2@host/db', REDIS_URL: 'hunter3' });

@@ -17,7 +17,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { audit, type Findings, type Query } from '../src/demo/audit.ts';
 import { folderPrefix, removeLeftovers } from '../src/demo/leftovers.ts';
 import { mergeClaims, type Claim } from '../src/demo/ledger.ts';
-import { Plan } from '../src/demo/plan.ts';
+import { Plan, recentClock } from '../src/demo/plan.ts';
 import type { Report } from '../src/demo/report.ts';
 import { Simulation } from '../src/demo/simulation.ts';
 import { takeLease } from '../src/embedded/lease.ts';
@@ -97,7 +97,7 @@ describe('npm run demo', { timeout: DEMO_MS + 10_000 }, () => {
     expect(stdout).toMatch(/^board: http:\/\/127\.0\.0\.1:\d+$/m);
     const told = report.checks.filter(({ name }) => name.startsWith('/metrics '));
     expect(told.map(({ name }) => name)).toEqual(
-      ['committed', 'accepted', 'duplicates', 'dropped'].flatMap((figure) =>
+      ['committed', 'accepted', 'duplicates', 'dropped', 'dead letters'].flatMap((figure) =>
         EVENT_KINDS.map((kind) => `/metrics ${figure}, ${kind}`),
       ),
     );
@@ -174,6 +174,20 @@ describe('the plan', () => {
   it('makes the same events of the same seed, and others of another', () => {
     expect(events(7)).toEqual(events(7));
     expect(new Set([...events(7), ...events(8)].map(({ event }) => event.id)).size).toBe(10);
+  });
+
+  it('is of the past that it was told, and else of a moment that never changes', () => {
+    const now = Date.now();
+    const recent = new Plan({ ...settings, clock: recentClock(settings, now) });
+    for (const index of [0, 1600, 1666]) {
+      const { event } = recent.eventAt({ runtime: 1, index }, String);
+      expect(event.occurredAt.getTime()).toBeLessThanOrEqual(now);
+      expect(event.occurredAt.getTime()).toBeGreaterThan(now - 3000);
+    }
+    expect(events(7)[0]?.event).toMatchObject({
+      id: '01943ad7-acd5-722a-9e49-84995926a3a9',
+      occurredAt: new Date('2025-01-06T09:00:00.597Z'),
+    });
   });
 
   it('has as many events as it was told', () => {

@@ -9,7 +9,7 @@ import { startBoard, type Board } from '../src/board/board.ts';
 import { createLogger } from '../src/logger.ts';
 import { startReporter, type Reporter } from '../src/metrics/reports.ts';
 import { createWorkerMetrics } from '../src/metrics/workerMetrics.ts';
-import { openTaskQueue, openTaskWorker } from '../src/queues/backend.ts';
+import { recountSessions } from '../src/services/sessionCounts.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { testConfig } from './support/pipeline.ts';
 import { ROOT } from './support/process.ts';
@@ -81,28 +81,21 @@ describe('dashboard and alert rules', () => {
     const config = testConfig({ ANNALS_BOARD_PORT: '0' });
     const log = createLogger(config);
     const { hooks, snapshot } = createWorkerMetrics('worker:1');
-    hooks.onBatch?.('metrics', { rows: 1, milliseconds: 1, occurredAt: [Date.now()] });
+    hooks.onBatch?.('metrics', { rows: 1, jobs: 1, milliseconds: 1, occurredAt: [Date.now()] });
     hooks.onDeadLetter?.('metrics', { unreadable: 1 });
     reporter = startReporter({ databaseUrl: db.url, worker: 'worker:1', snapshot, log });
     board = await startBoard({ databaseUrl: db.url, queue, config, log });
-    const worker = openTaskWorker(
-      queue,
-      'session-counts',
-      async () => ({ checked: 1, agents: 0, drift: 0, tookMs: 1 }),
-      {},
-    );
-    const counts = openTaskQueue(queue, 'session-counts');
-    await counts.add('by hand', {});
+    await recountSessions(db.prisma);
     await vi.waitFor(
       async () => {
         exposed = await (await fetch(`${board.url}/metrics`)).text();
-        expect(exposed).toContain('annals_session_counts_');
+        for (const part of ['annals_session_counts_', 'annals_queue_jobs{']) {
+          expect(exposed).toContain(part);
+        }
         expect(exposed).toContain('annals_lag_seconds_bucket');
       },
       { timeout: 30_000, interval: 200 },
     );
-    await counts.close();
-    await worker.close();
   }, 60_000);
   afterAll(async () => {
     await board?.stop(5000);

@@ -10,6 +10,7 @@ import { openQueue } from '../src/queues/backend.ts';
 import { describeRedis, redisUrl, testPrefix } from './support/database.ts';
 import { removeFolder } from './support/files.ts';
 import { testConfig } from './support/pipeline.ts';
+import { run } from './support/process.ts';
 
 const ACCESS: EventInput<'memory-access'> = {
   memoryId: 'memory',
@@ -17,6 +18,19 @@ const ACCESS: EventInput<'memory-access'> = {
   accessedBy: 'agent',
   accessorType: 'agent',
 };
+
+/** An agent that emits, and says what came of it. */
+const AGENT = `
+import { createProducer } from './src/index.ts';
+const annals = createProducer();
+annals.memoryAccess(${JSON.stringify(ACCESS)});
+await annals.close();
+console.log(JSON.stringify(annals.stats()));
+process.exit();
+`;
+
+const agent = (env: Record<string, string>) =>
+  run(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', AGENT], { env });
 
 let folder: string;
 beforeAll(() => {
@@ -61,5 +75,23 @@ describeRedis('with a Redis', () => {
     await producer.close();
     expect(producer.stats()).toMatchObject({ delivered: 1 });
     expect(existsSync(dataDir)).toBe(false);
+  });
+
+  it('lets no agent fail for what is not the producer’s: OpenTelemetry’s, the board’s', async () => {
+    const env = { REDIS_URL: redisUrl(), ANNALS_QUEUE_PREFIX: testPrefix() };
+    const { code, stdout, stderr } = await agent({
+      ...env,
+      ANNALS_BOARD_PORT: 'http',
+      ANNALS_BOARD_TOKEN: 'short',
+      OTEL_EXPORTER_OTLP_ENDPOINT: 'localhost:4317',
+    });
+    expect({ code, stderr }).toMatchObject({ code: 0 });
+    expect(JSON.parse(stdout)).toMatchObject({ delivered: 1 });
+    expect(stderr.match(/OTEL_EXPORTER_OTLP_ENDPOINT is no URL of http/g)).toHaveLength(1);
+    expect(await agent({ ...env, OTEL_SDK_DISABLED: 'True' })).toMatchObject({
+      code: 0,
+      stderr: '',
+    });
+    expect(await agent({ ...env, ANNALS_ON_FULL: 'explode' })).toMatchObject({ code: 1 });
   });
 });

@@ -32,10 +32,20 @@ const READ_BY_OTHERS = {
   OTEL_SERVICE_NAME: 'Read by OpenTelemetry: the name of the service in traces.',
   OTEL_RESOURCE_ATTRIBUTES: 'Read by OpenTelemetry: what traces say of the process, as key=value,…',
   OTEL_EXPORTER_OTLP_HEADERS: 'Read by OpenTelemetry: what the receiver asks for, as key=value,…',
+  OTEL_EXPORTER_OTLP_TIMEOUT:
+    'Read by OpenTelemetry: milliseconds that the receiver has to answer.',
+  OTEL_EXPORTER_OTLP_COMPRESSION: 'Read by OpenTelemetry: gzip, or none.',
+  OTEL_EXPORTER_OTLP_CERTIFICATE: "Read by OpenTelemetry: file of the receiver's certificate.",
+  SHADOW_DATABASE_URL:
+    'Read by prisma.config.ts: a database that may be wiped, where the role cannot make one.',
+  PRISMA_SCHEMA_ENGINE_BINARY: 'Read by Prisma: its schema engine, in place of the one in tools/.',
   POSTGRES_PASSWORD: 'Read by docker-compose.yml: letters and digits, as the two below.',
   VALKEY_PASSWORD: 'Read by docker-compose.yml.',
   BOARD_PASSWORD: 'Read by docker-compose.yml.',
 };
+
+/** Names of the docs that look like variables, and are constants of the source. */
+const NO_VARIABLES = ['EVENT_SCHEMAS'];
 
 it('.env.example names every setting, what others read, and nothing else', () => {
   const settings = Object.entries(SETTINGS).map(
@@ -54,9 +64,14 @@ it('every variable of the docs is in .env.example, and the reverse', () => {
   const docs = [...pages.filter((page) => page.endsWith('.md')), 'docker-compose.yml'].map((page) =>
     readFileSync(path(page), 'utf8'),
   );
-  const named = docs.flatMap(
-    (text) => text.match(/\b(?:[A-Z]+_PASSWORD|(?:ANNALS|OTEL|DATABASE|REDIS)_[A-Z_]+)\b/g) ?? [],
-  );
+  const named = docs
+    .flatMap((text) => [
+      ...(text.match(/\b(?:[A-Z]+_PASSWORD|(?:ANNALS|OTEL|DATABASE|REDIS)_[A-Z_]+)\b/g) ?? []),
+      ...(text.match(/`[^`\n]+`/g) ?? []).flatMap(
+        (code) => code.match(/\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b/g) ?? [],
+      ),
+    ])
+    .filter((name) => !NO_VARIABLES.includes(name));
   const example = readFileSync(path('.env.example'), 'utf8').matchAll(/^#([A-Z_]+)=/gm);
   expect([...new Set(named)].toSorted()).toEqual(
     Array.from(example, ([, name = '']) => name).toSorted(),

@@ -3,10 +3,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
+import { startBoard, type Board } from '../src/board/board.ts';
+import { createLogger } from '../src/logger.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
+import { testConfig } from './support/pipeline.ts';
 import { run, spawnTsx } from './support/process.ts';
 
 let db: TestDatabase;
+let board: Board;
 let env: Record<string, string | undefined>;
 
 beforeAll(async () => {
@@ -22,8 +26,20 @@ beforeAll(async () => {
     ANNALS_LOG_LEVEL: 'info',
     ANNALS_LOG_FORMAT: 'json',
   };
+  const config = testConfig({ ANNALS_BOARD_PORT: '0' });
+  const queue = { kind: 'postgres', url: db.url, prefix: 'annals' } as const;
+  board = await startBoard({ databaseUrl: db.url, queue, config, log: createLogger(config) });
 });
-afterAll(() => db.drop());
+afterAll(async () => {
+  await board.stop(5000);
+  await db.drop();
+});
+
+/** Sessions by which the last recount found figures wrong, as the board tells. */
+const drift = async () => {
+  const text = await (await fetch(`${board.url}/metrics`)).text();
+  return /^annals_session_counts_drift_sessions (\d+)$/m.exec(text)?.[1];
+};
 
 const annals = (...args: string[]) =>
   run(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', ...args], { env });
@@ -32,6 +48,7 @@ it('session-counts run heals, and says what it healed', async () => {
   const first = await annals('session-counts', 'run');
   expect(first).toMatchObject({ code: 0, stderr: '' });
   expect(first.stdout).toMatch(/agents checked +corrected +sessions off\n2 +1 +3/);
+  await expect.poll(drift).toBe('3');
   const second = await annals('session-counts', 'run', '--json');
   expect(JSON.parse(second.stdout)).toEqual({ checked: 2, agents: 0, drift: 0 });
   expect((await annals('session-counts', '--help')).stdout).toContain('run');
@@ -55,6 +72,7 @@ it('a worker does so as scheduled, and says what it healed', async () => {
     checked: 2,
     agents: 1,
   });
+  await expect.poll(drift).toMatch(/^[07]$/); // each second's run finds less
   worker.kill('SIGTERM');
   expect(await once(worker, 'exit')).toEqual([0, null]);
 });

@@ -73,6 +73,9 @@ describeBackends('tracing', (locate) => {
     await db.drop();
   });
 
+  /** The receiver as the variable for traces alone names it. */
+  const traces = () => `${env['OTEL_EXPORTER_OTLP_ENDPOINT']}/v1/traces`;
+
   const emit = (more: Record<string, string | undefined> = {}) =>
     run(process.execPath, ['--import', 'tsx', '--import', TELL, `${ROOT}src/cli/main.ts`, 'emit'], {
       env: { ...env, ...more },
@@ -101,7 +104,11 @@ describeBackends('tracing', (locate) => {
 
   it('loads nothing of it and sends nothing where it is not asked for', async () => {
     spans.length = 0;
-    const off = [{ OTEL_EXPORTER_OTLP_ENDPOINT: undefined }, { OTEL_SDK_DISABLED: 'true' }];
+    const off = [
+      { OTEL_EXPORTER_OTLP_ENDPOINT: undefined },
+      { OTEL_SDK_DISABLED: 'true' },
+      { OTEL_TRACES_EXPORTER: 'none' },
+    ];
     for (const more of off) {
       expect(await emit(more)).toMatchObject({
         code: 0,
@@ -109,6 +116,34 @@ describeBackends('tracing', (locate) => {
       });
     }
     expect(spans).toEqual([]);
+  });
+
+  it('obeys the variables for traces alone: endpoint and sampler', async () => {
+    spans.length = 0;
+    const alone = {
+      OTEL_EXPORTER_OTLP_ENDPOINT: undefined,
+      OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: traces(),
+    };
+    expect(await emit(alone)).toMatchObject({ code: 0 });
+    expect(spans.map(({ kind }) => kind)).toContain(PRODUCER);
+    for (const none of [
+      { OTEL_TRACES_SAMPLER: 'always_off' },
+      { OTEL_TRACES_SAMPLER: 'parentbased_traceidratio', OTEL_TRACES_SAMPLER_ARG: '0' },
+    ]) {
+      spans.length = 0;
+      const { code, stderr } = await emit({ ...alone, ...none });
+      expect({ code, stderr }).toMatchObject({
+        code: 0,
+        stderr: expect.stringMatching(/files: [1-9]/),
+      });
+      expect(spans).toEqual([]);
+    }
+    const odd = { OTEL_TRACES_SAMPLER: 'jaeger_remote', OTEL_TRACES_SAMPLER_ARG: '2' };
+    const { code, stderr } = await emit({ ...alone, ...odd });
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/OTEL_TRACES_SAMPLER: Annals knows no "jaeger_remote"/);
+    expect(stderr).toMatch(/OTEL_TRACES_SAMPLER_ARG takes a share/);
+    expect(spans.map(({ kind }) => kind)).toContain(PRODUCER);
   });
 
   it('loses no event where the receiver is away', async () => {

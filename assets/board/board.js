@@ -14,6 +14,7 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 
 const seconds = (value) => {
   if (value == null) return '–';
+  if (value >= 86_400) return `${Number((value / 86_400).toPrecision(2))} d`;
   if (value < 1) return `${Number((value * 1000).toPrecision(2))} ms`;
   if (value < 60) return `${Number(value.toPrecision(2))} s`;
   return value < 3600
@@ -29,6 +30,7 @@ const CHARTS = {
   lag: {
     lines: ({ lagHalf, lagMost }) => ({ half: lagHalf, '95 %': lagMost }),
     format: seconds,
+    longest: 86_400, // the end of the last bucket: of what is beyond, that is all that is known
     log: true,
   },
   depth: { lines: (point) => point.depth, format: plain },
@@ -60,7 +62,7 @@ const powersOfTen = (min, max) => {
   return Array.from({ length: last - first + 1 }, (_, index) => 10 ** (first + index));
 };
 
-function optionsOf({ format, log }, names, width) {
+function optionsOf({ format, log, longest = Infinity }, names, width) {
   const axis = {
     stroke: colour('faint'),
     grid: { stroke: colour('line'), width: 1 },
@@ -102,7 +104,7 @@ function optionsOf({ format, log }, names, width) {
         stroke: colour(`series-${index + 1}`),
         width: 1.75,
         points: { show: false },
-        value: (_, value) => format(value),
+        value: (_, value) => `${value >= longest ? '> ' : ''}${format(value)}`,
       })),
     ],
   };

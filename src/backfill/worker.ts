@@ -47,7 +47,8 @@ export interface BackfillWorker {
  * the queue has lost. It costs one small query a second while there is nothing to do.
  */
 export async function startBackfillWorker(options: BackfillWorkerOptions): Promise<BackfillWorker> {
-  const { databaseUrl, queue: location, log, concurrency = 2 } = options;
+  const { databaseUrl, queue: location, concurrency = 2 } = options;
+  const log = options.log.child({ queue: 'backfill' });
   const closer = new Closer(log);
   const prisma = createPrismaClient(databaseUrl, {
     poolSize: 1,
@@ -87,10 +88,11 @@ export async function startBackfillWorker(options: BackfillWorkerOptions): Promi
     return progress.reading;
   };
   const process = async (job: Job<Task>) => {
-    const step = await workLane(bench, job.data);
+    const logOfJob = log.child({ job: job.id });
+    const step = await workLane({ ...bench, log: logOfJob }, job.data);
     // A task that the queue does not take now is made anew when the lane's lease has run out.
     await send(step).catch((error: unknown) =>
-      log.warn({ reason: serverMessage(error) }, 'the queue does not take the next chunk'),
+      logOfJob.warn({ reason: serverMessage(error) }, 'the queue does not take the next chunk'),
     );
     if (step.lanesChanged) await look();
     if (step.rows === undefined) return { rows: 0 };
@@ -106,7 +108,7 @@ export async function startBackfillWorker(options: BackfillWorkerOptions): Promi
     concurrency,
     lockDuration: options.jobLockMs ?? 15_000,
   });
-  reportQueue(worker, location, log.child({ queue: 'backfill' }));
+  reportQueue(worker, location, log);
   const timer = every(() => void look(), options.lookEveryMs ?? 1000);
   closer.add(
     'backfill worker',

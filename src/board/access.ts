@@ -84,11 +84,14 @@ export function isAuthorised(config: AccessConfig, { headers }: AccessRequest): 
 
 /**
  * Whether a change comes from our own pages or from no page at all. A browser says where a page is
- * from; what is no browser (curl) says nothing, and carries nobody's credentials but its own.
+ * from, which no script can make it say wrongly; what is no browser (curl) says nothing, and carries
+ * nobody's credentials but its own. Older browsers tell the origin only, which a proxy that puts its
+ * own name in `Host` makes a foreign one.
  */
 function isSameOrigin({ headers }: AccessRequest): boolean {
   const site = headers['sec-fetch-site'];
-  if (site !== undefined && site !== 'same-origin' && site !== 'none') return false;
+  if (site === 'same-origin') return true;
+  if (site !== undefined && site !== 'none') return false;
   const { origin } = headers;
   if (origin === undefined) return true;
   return URL.canParse(origin) && new URL(origin).host === headers.host;

@@ -2,9 +2,7 @@ import { AggregatorRegistry, Counter, Gauge, Registry } from 'prom-client';
 
 import type { LedgerFigure } from '../ledger/ledger.ts';
 import type { Sight } from './watch.ts';
-
-/** A worker that has not reported for this many milliseconds is gone, or its database is. */
-export const SILENT_MS = 5000;
+import { countWorkers } from './workers.ts';
 
 const EVENTS: Readonly<Record<LedgerFigure, string>> = {
   accepted: 'Events that producers accepted, as the jobs that arrived told',
@@ -26,7 +24,7 @@ export async function expose(sight: Sight): Promise<string> {
   for (const [part, fault] of Object.entries(sight.checks))
     up.set({ part }, fault === null ? 1 : 0);
   gauge('annals_workers', 'Worker processes that reported in the last 5 s').set(
-    sight.reports.filter(({ ageMs }) => ageMs < SILENT_MS).length,
+    countWorkers(sight),
   );
 
   gauge('annals_spool_bytes', "Bytes that producers on the board's machine have put aside").set(
@@ -66,7 +64,7 @@ export async function expose(sight: Sight): Promise<string> {
 
   if (sight.recount) {
     const { agents, checked, drift, finishedAt } = sight.recount;
-    const last = 'of the last scheduled check of session counts';
+    const last = 'of the last check of session counts';
     gauge('annals_session_counts_checked_agents', `Agents ${last}`).set(checked);
     gauge('annals_session_counts_drifted_agents', `Agents whose figure was wrong ${last}`).set(
       agents,

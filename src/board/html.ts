@@ -59,6 +59,11 @@ export function duration(seconds: number | null): string {
   return `${value >= 10 ? Math.round(value) : Number(value.toPrecision(2))} ${unit}`;
 }
 
+/** The same of what is known up to `longest` only: `> 1 d` at its end. */
+export function durationUpTo(longest: number, seconds: number | null): string {
+  return seconds !== null && seconds >= longest ? `> ${duration(longest)}` : duration(seconds);
+}
+
 /** Such as `0 B`, `12.3 kB` and `3.4 MB`. */
 export function bytes(value: number): string {
   if (value < 1e3) return `${value} B`;

@@ -1,9 +1,10 @@
 import type { LedgerFigure } from '../ledger/ledger.ts';
 import type { Totals } from '../ledger/totals.ts';
-import { SILENT_MS } from './exposition.ts';
+import { LONGEST } from '../metrics/workerMetrics.ts';
 import type { Point } from './history.ts';
-import { bytes, duration, html, number, type Html } from './html.ts';
+import { bytes, duration, durationUpTo, html, number, type Html } from './html.ts';
 import type { Checks, Sight } from './watch.ts';
+import { countWorkers } from './workers.ts';
 
 /** Parts of the overview, by the id of the element that each fills. */
 export type Sections = Record<
@@ -43,20 +44,23 @@ function status({ checks }: Sight): Html {
   </ul>`;
 }
 
-function tiles({ queues, reports, spoolBytes }: Sight, point: Point | undefined): Html {
+function tiles(sight: Sight, point: Point | undefined): Html {
+  const { queues, spoolBytes } = sight;
   const rate = point ? Object.values(point.rate).reduce((total, n) => total + n, 0) : null;
   const backlog = queues.reduce((total, { waiting, active }) => total + waiting + active, 0);
   const oldest = Math.max(-1, ...queues.map(({ oldestMs }) => oldestMs ?? -1));
   const dead = queues.reduce((total, { deadLetters }) => total + deadLetters, 0);
-  const workers = reports.filter(({ ageMs }) => ageMs < SILENT_MS).length;
+  const workers = countWorkers(sight);
   return html` ${tile('Committed', `${number(rate && Math.round(rate))} /s`, 'events')}
-  ${tile('Lag', duration(point?.lagMost ?? null), `for 95 %, ${duration(point?.lagHalf ?? null)} for half`)}
+  ${tile('Lag', lag(point?.lagMost), `for 95 %, ${lag(point?.lagHalf)} for half`)}
   ${tile('Backlog', number(backlog), oldest < 0 ? 'jobs' : `jobs, oldest ${duration(oldest / 1000)}`)}
   ${tile('Dead letters', number(dead), dead === 1 ? 'job' : 'jobs', dead > 0 ? 'warn' : '')}
-  ${tile('Batch', number(point?.batch ?? null), `events, ${duration(point?.writeMost ?? null)} a write`)}
+  ${tile('Batch', number(point?.batch ?? null), `events, ${durationUpTo(LONGEST.write, point?.writeMost ?? null)} a write`)}
   ${tile('Spool', bytes(spoolBytes), 'on this machine', spoolBytes > 0 ? 'warn' : '')}
   ${tile('Workers', number(workers), 'reporting', workers === 0 ? 'warn' : '')}`;
 }
+
+const lag = (seconds: number | null | undefined) => durationUpTo(LONGEST.lag, seconds ?? null);
 
 function tile(title: string, value: string, about: string, look = ''): Html {
   return html`<div class="tile ${look}">
@@ -134,7 +138,7 @@ function letters({ deadLetters: { groups, unread } }: Sight): Html {
     ${unread > 0 ? html`<p class="note">${number(unread)} jobs are still to be read.</p>` : ''}`;
 }
 
-/** The last run of the schedule that checks the agents' session counts. */
+/** The last check of the agents' session counts, scheduled or by hand. */
 function recount({ recount: last, at }: Sight): Html {
   if (!last) return html`<p>None has run.</p>`;
   const found =

@@ -2,13 +2,13 @@ import { createBullBoard } from '@bull-board/api';
 import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
 import { FastifyAdapter } from '@bull-board/fastify';
 import helmet from '@fastify/helmet';
-import type { Queue } from 'bullmq';
 import fastify, { type FastifyInstance } from 'fastify';
 
 import { ConfigError } from '../errors.ts';
 import { isAuthorised, refusalOf, type AccessConfig } from './access.ts';
 import { expose, EXPOSITION_TYPE } from './exposition.ts';
 import { addOverview } from './page.ts';
+import type { AllQueues } from './queues.ts';
 import type { Checks, Watch } from './watch.ts';
 
 /** Routes that answer whoever asks: what starts and stops containers has no credentials. */
@@ -26,7 +26,7 @@ const FOREIGN_STYLES = /<link\b[^>]*\bhref="https?:[^>]*>/g;
 export async function createServer(
   config: AccessConfig,
   watch: Watch,
-  queues: readonly Queue[],
+  queues: Pick<AllQueues, 'ready'>,
 ): Promise<FastifyInstance> {
   const server = fastify({
     forceCloseConnections: true,
@@ -95,17 +95,25 @@ function tell(checks: Checks, inDetail: boolean): Record<string, string> {
   );
 }
 
-async function addBullBoard(server: FastifyInstance, queues: readonly Queue[], readOnly: boolean) {
+async function addBullBoard(
+  server: FastifyInstance,
+  queues: Pick<AllQueues, 'ready'>,
+  readOnly: boolean,
+) {
   const serverAdapter = new FastifyAdapter();
   serverAdapter.setBasePath(QUEUES_PATH);
-  createBullBoard({
-    queues: queues.map((queue) => new BullMQAdapter(queue, { readOnlyMode: readOnly })),
+  const { setQueues } = createBullBoard({
+    queues: [],
     serverAdapter,
     options: {
       uiConfig: { boardTitle: 'Annals queues', miscLinks: [{ text: 'Overview', url: '/' }] },
     },
   });
   await server.register(serverAdapter.registerPlugin(), { prefix: QUEUES_PATH });
+  void queues.ready.then(
+    (open) => setQueues(open.map((queue) => new BullMQAdapter(queue, { readOnlyMode: readOnly }))),
+    () => {}, // /readyz says why
+  );
 }
 
 /**

@@ -1,6 +1,5 @@
 import { setInterval as every } from 'node:timers';
 
-import type { Queue } from 'bullmq';
 import type pg from 'pg';
 
 import { readStatus, type RunStatus } from '../backfill/status.ts';
@@ -14,7 +13,7 @@ import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
 import { DeadLetterReader, type DeadLetterReasons } from './deadLetters.ts';
 import { figuresOf, sum, type Figures } from './figures.ts';
 import { History } from './history.ts';
-import { readQueue, type QueueFigures } from './queues.ts';
+import { readQueue, type AllQueues, type QueueFigures } from './queues.ts';
 import { readLastRecount, type LastRecount } from './recounts.ts';
 import { spoolBytes } from './spool.ts';
 import { StallWatch } from './stall.ts';
@@ -38,6 +37,8 @@ export interface Sight {
   /** Null until they have been read. */
   totals: Totals | null;
   reports: WorkerReport[];
+  /** When these were read, as `performance.now()` tells. */
+  reportsAt: number;
   /** On the board's machine. */
   spoolBytes: number;
   backfills: RunStatus[];
@@ -54,7 +55,7 @@ export interface Watch {
 
 export interface WatchOptions {
   databaseUrl: string;
-  queues: readonly Queue[];
+  queues: Pick<AllQueues, 'get'>;
   /** Folders of this machine in which producers put events aside. */
   spools: readonly string[];
 }
@@ -96,38 +97,40 @@ export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch
     queues: [],
     totals: null,
     reports: [],
+    reportsAt: 0,
     spoolBytes: 0,
     backfills: [],
     deadLetters: { groups: [], unread: 0 },
     recount: null,
   };
 
-  const letters = queues.map((queue) => new DeadLetterReader(queue));
+  let letters: DeadLetterReader[] | undefined;
   const seldom = new Seldom();
   const look = async () => {
     const [database, queue, spool] = await Promise.all([
       attempt(() => pool.query('SELECT 1')),
-      attempt(() => Promise.all(queues.map(readQueue))),
+      attempt(async () => Promise.all(queues.get().map(readQueue))),
       attempt(() => spoolBytes(spools)),
     ]);
     const next = { ...sight, checks: { ...sight.checks } };
     const lettersAreDue = !queue.fault && seldom.due('dead letters');
-    const [measured, migrations, found, recount] = await Promise.all([
+    const [measured, migrations, found] = await Promise.all([
       database.fault ? undefined : attempt(() => measure(pool)),
       !database.fault && seldom.due('migrations', next.checks.migrations !== null)
         ? attempt(() => migrationStatus(databaseUrl))
         : undefined,
       lettersAreDue
-        ? attempt(() => Promise.all(letters.map((reader) => reader.read())))
+        ? attempt(() => {
+            letters ??= queues.get().map((queue) => new DeadLetterReader(queue));
+            return Promise.all(letters.map((reader) => reader.read()));
+          })
         : undefined,
-      lettersAreDue ? attempt(() => readLastRecount(queues)) : undefined,
     ]);
 
     if (spool.value !== undefined) next.spoolBytes = spool.value;
     if (queue.value) next.queues = queue.value;
     if (migrations) next.checks.migrations = migrations.fault ?? pendingOf(migrations.value);
     if (found?.value) next.deadLetters = togetherOf(found.value);
-    if (recount?.value !== undefined) next.recount = recount.value;
     next.checks.queue = queue.fault;
     next.checks.database = database.fault;
     next.at = Date.now();
@@ -171,15 +174,23 @@ export function startWatch({ databaseUrl, queues, spools }: WatchOptions): Watch
 
 /** What the tables tell, read at about the same moment. */
 async function measure(pool: pg.Pool) {
-  const [totals, reports, backfills] = await Promise.all([
+  const [totals, reports, recount, backfills] = await Promise.all([
     readTotals(pool),
     readReports(pool),
+    readLastRecount(pool),
     readStatus(
       pool,
       TRANSFORMS.map(({ name }) => name),
     ),
   ]);
-  return { totals, reports, backfills, figures: figuresOf(reports) };
+  return {
+    totals,
+    reports,
+    reportsAt: performance.now(),
+    recount,
+    backfills,
+    figures: figuresOf(reports),
+  };
 }
 
 function togetherOf(found: readonly DeadLetterReasons[]): DeadLetterReasons {

@@ -22,6 +22,11 @@ export interface Environment {
    * are gone for good, with the error that says so.
    */
   stopping: AbortSignal;
+  /**
+   * Waits until PostgreSQL and the queues answer, or the command is told to stop: for what has
+   * something to show meanwhile, and `needs` none at its start.
+   */
+  untilServersAnswer: () => Promise<void>;
   /** Milliseconds that are left for stopping. */
   remainingMs: () => number;
   /** Prints a line for people: to standard output, or to standard error if that takes JSON. */
@@ -30,10 +35,12 @@ export interface Environment {
   result: (json: object, lines: string) => void;
 }
 
+type Needs = 'database' | 'queue' | 'all' | 'none';
+
 export interface EnvironmentOptions {
   json?: boolean;
   /** Which servers must answer before the command begins. */
-  needs: 'database' | 'queue' | 'all' | 'none';
+  needs: Needs;
   /** Whether servers that are away are waited for. Default false: the command fails. */
   waits?: boolean;
   /** Whether there is nothing to finish, so that the first signal ends it at once. Default false. */
@@ -68,16 +75,14 @@ export async function inEnvironment(
       stop.begin(reason);
     });
     const { databaseUrl, queue } = servers;
-    const needsDatabase = options.needs === 'database' || options.needs === 'all';
-    const needsQueue = options.needs === 'queue' || options.needs === 'all';
-    const needed: Server[] = [];
-    if (needsDatabase || (needsQueue && queue.kind === 'postgres')) {
-      needed.push({ what: 'PostgreSQL', url: databaseUrl });
-    }
-    if (needsQueue && queue.kind === 'redis') needed.push({ what: 'Redis', url: queue.url });
-    for (const server of needed) {
-      await (options.waits ? waitForServer(server, log) : checkServer(server));
-    }
+    const untilAnswered = async (needs: Needs) => {
+      for (const server of needed(needs, databaseUrl, queue)) {
+        await waitForServer(server, log, stop.signal);
+      }
+    };
+    if (options.waits) await untilAnswered(options.needs);
+    else for (const server of needed(options.needs, databaseUrl, queue)) await checkServer(server);
+    stop.signal.throwIfAborted();
 
     stop.isWorking = !options.onlyLooks;
     process.exitCode = await work({
@@ -87,6 +92,7 @@ export async function inEnvironment(
       queue,
       closer,
       stopping: stop.signal,
+      untilServersAnswer: () => untilAnswered('all'),
       remainingMs: stop.remainingMs,
       say,
       result: (json, lines) => console.log(options.json ? JSON.stringify(json) : lines),
@@ -99,6 +105,18 @@ export async function inEnvironment(
   } finally {
     await closer.close(stop.remainingMs());
   }
+}
+
+function needed(needs: Needs, databaseUrl: string, queue: QueueLocation): readonly Server[] {
+  const database: Server = { what: 'PostgreSQL', url: databaseUrl };
+  const queues: Server = queue.kind === 'redis' ? { what: 'Redis', url: queue.url } : database;
+  const servers: Record<Needs, readonly Server[]> = {
+    none: [],
+    database: [database],
+    queue: [queues],
+    all: [...new Set([database, queues])],
+  };
+  return servers[needs];
 }
 
 /**

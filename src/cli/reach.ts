@@ -6,6 +6,7 @@ import type { Logger } from '../logger.ts';
 import { addressOf, isOutage, outlast, reasonOf } from '../outage.ts';
 import { OutageLog } from '../outageLog.ts';
 import { inspectRedis } from '../queues/redisSafety.ts';
+import { untilAborted } from './stopped.ts';
 
 /** Milliseconds in which a server has to answer. */
 const TIMEOUT_MS = 5000;
@@ -40,16 +41,27 @@ export async function checkServer({ what, url }: Server): Promise<void> {
 }
 
 /**
- * Waits until the server answers, however long that takes, and says so in a line.
+ * Waits until the server answers, however long that takes, and says so in a line. Once `signal` is
+ * aborted it waits no longer.
  *
  * @throws {ConfigError} when it answers that it does not know us or what we want
  */
-export async function waitForServer(server: Server, log: Logger): Promise<void> {
+export async function waitForServer(
+  server: Server,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<void> {
   const outage = new OutageLog(log, `${server.what} at ${addressOf(server.url)}`);
-  await outlast(() => checkServer(server), {
+  const answer = outlast(() => checkServer(server), {
+    signal,
     onAway: (error) => outage.away(reasonOf(error.cause)),
-  });
-  outage.back();
+  }).then(
+    () => outage.back(),
+    (error: unknown) => {
+      if (!signal.aborted) throw error;
+    },
+  );
+  await Promise.race([answer, untilAborted(signal)]);
 }
 
 /**

@@ -29,9 +29,9 @@ export class Crew {
     this.#workers = Array.from({ length: settings.workers }, (_, n) =>
       startChild('worker', `worker ${n}`, [], env, killedBy),
     );
-    const { seed, events, runtimes } = settings;
-    this.#runtimes = Array.from({ length: runtimes }, (_, runtime) => {
-      const args = [JSON.stringify({ seed, events, runtimes, runtime })];
+    const { workers: _, ...plan } = settings;
+    this.#runtimes = Array.from({ length: settings.runtimes }, (_, runtime) => {
+      const args = [JSON.stringify({ ...plan, runtime })];
       return startChild('runtime', `runtime ${runtime}`, args, env, killedBy);
     });
     const endings = [...this.#workers, ...this.#runtimes].map(({ ended }) => ended);

@@ -9,6 +9,16 @@ export interface PlanSettings {
   /** Different events, over all runtimes. */
   events: number;
   runtimes: number;
+  /** When the events occur. Default: from the same moment on in every plan. */
+  clock?: PlanClock;
+}
+
+/** How a place becomes a time. */
+export interface PlanClock {
+  /** Of the first event, in milliseconds since 1970. */
+  beginsAt: number;
+  /** From an event of a runtime to its next one. */
+  msPerEvent: number;
 }
 
 /** An event with its id and time. */
@@ -63,11 +73,22 @@ const ECHO_SHARE = 0.02;
 /** The share of accesses that go to a memory of another runtime. */
 const FOREIGN_SHARE = 0.2;
 
-const BEGINNING = Date.UTC(2025, 0, 6, 9);
-const MS_PER_EVENT = 40;
+const FIXED_CLOCK: PlanClock = { beginsAt: Date.UTC(2025, 0, 6, 9), msPerEvent: 40 };
 
 /** Events come up to this much later than their place says, so none of the order can be relied on. */
 const JITTER_MS = 2000;
+
+/** Events a second of all runtimes in a plan of just now: more than any machine emits. */
+const RECENT_RATE = 20_000;
+
+/**
+ * The clock of a plan that has just been lived through, so that its lag is one that an operator might
+ * see. No event is of the future, in which no session could end.
+ */
+export function recentClock({ events, runtimes }: PlanSettings, now: number): PlanClock {
+  const msPerEvent = (1000 * runtimes) / RECENT_RATE;
+  return { beginsAt: now - JITTER_MS - Math.ceil(events / runtimes) * msPerEvent, msPerEvent };
+}
 
 /**
  * What the runtimes do, as a pure function of the settings and an event's place. Every process can
@@ -95,7 +116,7 @@ export class Plan {
    */
   eventAt({ runtime, index }: Place, stateId: (ordinal: number) => string): PlannedEvent {
     const dice = new Dice('event', this.settings.seed, runtime, index);
-    const occurredAt = new Date(occursAt(index) + dice.below(JITTER_MS));
+    const occurredAt = new Date(this.occursAt(index) + dice.below(JITTER_MS));
     const id = uuidv7({ msecs: occurredAt.getTime(), random: dice.bytes(16) });
     const session = Math.floor(index / EVENTS_PER_SESSION);
     const [step, label] = stepAt(index);
@@ -164,6 +185,12 @@ export class Plan {
     }
   }
 
+  /** When the index-th event of a runtime occurs at the earliest, in milliseconds since 1970. */
+  occursAt(index: number): number {
+    const { beginsAt, msPerEvent } = this.settings.clock ?? FIXED_CLOCK;
+    return Math.floor(beginsAt + index * msPerEvent);
+  }
+
   /** What is emitted again after the event at this place: itself at once, or another's earlier one. */
   echoAfter({ runtime, index }: Place): Place | undefined {
     const dice = new Dice('echo', this.settings.seed, runtime, index);
@@ -189,9 +216,6 @@ export const agentId = (runtime: number, session: number) =>
   `agent-${runtime}-${session % AGENTS_PER_RUNTIME}`;
 export const sessionId = (runtime: number, session: number) => `session-${runtime}-${session}`;
 export const memoryId = (runtime: number, ordinal: number) => `memory-${runtime}-${ordinal}`;
-
-/** When the event at this place occurs at the earliest, in milliseconds since 1970. */
-export const occursAt = (index: number) => BEGINNING + index * MS_PER_EVENT;
 
 function stepAt(index: number): (typeof TURN)[number] {
   return TURN[index % TURN.length] as (typeof TURN)[number];

@@ -61,7 +61,7 @@ export async function run(
   const query: Query = async (sql, params) => (await client.query(sql, params)).rows;
   const findings = { duplicatesIgnored, deadLetters, jobsLeft };
   const { checks, committed } = await audit(query, claim, findings);
-  if (board) checks.push(...(await checkBoard(board, query)));
+  if (board) checks.push(...(await checkBoard(board, query, queues)));
 
   const report: Report = {
     ok: checks.every(({ ok }) => ok),

@@ -11,7 +11,6 @@ import {
   MEMORIES_PER_SESSION,
   memoryId,
   MODULES,
-  occursAt,
   sessionId,
   SESSIONS_PER_FAMILY,
   STATES_PER_SESSION,
@@ -139,9 +138,9 @@ export class Simulation {
   }
 
   async #createSession(session: number, parent: SessionKey | undefined): Promise<SessionKey> {
-    const { runtime } = this.#options;
+    const { plan, runtime } = this.#options;
     const [agent, name] = [agentId(runtime, session), sessionId(runtime, session)];
-    const startedAt = new Date(occursAt(session * EVENTS_PER_SESSION));
+    const startedAt = new Date(plan.occursAt(session * EVENTS_PER_SESSION));
     const { id } = await EnhancedSchemaService.createSession({
       sessionId: name,
       userId: userId(runtime),

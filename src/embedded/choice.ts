@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { linkSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { delimiter, join, resolve } from 'node:path';
 
-import type { Config } from '../config.ts';
+import type { ServerConfig } from '../config.ts';
 import { EmbeddedServerError } from '../errors.ts';
 
 /** Where the queues go, and why. */
@@ -15,7 +15,7 @@ type QueueChoice = { why: string; remember?: boolean } & (
 /**
  * @throws {EmbeddedServerError} when a Redis is demanded, and there is none
  */
-export function chooseQueue(config: Config, dataDir: string): QueueChoice {
+export function chooseQueue(config: ServerConfig, dataDir: string): QueueChoice {
   const wish = config.ANNALS_QUEUE_BACKEND;
   if (wish === 'postgres')
     return { kind: 'postgres', why: 'on PostgreSQL (ANNALS_QUEUE_BACKEND=postgres)' };
@@ -60,7 +60,7 @@ export function chooseQueue(config: Config, dataDir: string): QueueChoice {
  * to. Each database has queues of its own in it: a worker of another would take the jobs, write
  * them where nobody looks for them, and acknowledge them.
  */
-export function queuePrefix(config: Config, kind: QueueChoice['kind']): string {
+export function queuePrefix(config: ServerConfig, kind: QueueChoice['kind']): string {
   const { ANNALS_QUEUE_PREFIX: prefix, DATABASE_URL: url } = config;
   if (kind !== 'private redis' || url === undefined) return prefix;
   const { host, pathname } = new URL(url);

@@ -1,6 +1,6 @@
 import { join, resolve } from 'node:path';
 
-import { type Config, loadConfig } from '../config.ts';
+import { loadConfig, type ServerConfig } from '../config.ts';
 import { EmbeddedServerError } from '../errors.ts';
 import { chooseQueue, queuePrefix, rememberQueue } from './choice.ts';
 import { type Lease, type LeaseRequest, takeLease } from './lease.ts';
@@ -34,7 +34,7 @@ export interface Servers {
  * const prisma = createPrismaClient(servers.databaseUrl);
  */
 export async function openServers(
-  config: Config,
+  config: ServerConfig,
   log: (line: string) => void = () => {},
   options: { graceMs?: number } = {},
 ): Promise<Servers> {
@@ -77,7 +77,9 @@ export async function openServers(
  *
  * @example datasource: { url: await databaseUrlForThisProcess() }
  */
-export async function databaseUrlForThisProcess(config: Config = loadConfig()): Promise<string> {
+export async function databaseUrlForThisProcess(
+  config: Pick<ServerConfig, 'DATABASE_URL' | 'ANNALS_DATA_DIR'> = loadConfig(),
+): Promise<string> {
   if (config.DATABASE_URL !== undefined) return config.DATABASE_URL;
   const dataDir = resolve(config.ANNALS_DATA_DIR);
   const lease = await takeLease({ dataDir, postgres: true, redis: null });

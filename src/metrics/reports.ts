@@ -1,3 +1,5 @@
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
 import { setInterval as every } from 'node:timers';
 
 import type pg from 'pg';
@@ -16,6 +18,15 @@ export interface WorkerReport {
   /** Milliseconds since it was written. */
   ageMs: number;
 }
+
+/**
+ * A name that no other worker process has: containers may share both host name and process id, and
+ * each would overwrite what the other measured.
+ *
+ * @example nameWorker() // 'web-1:4711:8d3f0a'
+ */
+export const nameWorker = (): string =>
+  `${hostname()}:${process.pid}:${randomBytes(3).toString('hex')}`;
 
 export interface Reporter {
   /** Writes a last report and disconnects. Never rejects. */
@@ -48,7 +59,7 @@ ORDER BY "worker"`;
  * left out; the next one says everything again.
  *
  * @example
- * const reporter = startReporter({ databaseUrl, worker: 'web-1:4711', snapshot: metrics.snapshot, log });
+ * const reporter = startReporter({ databaseUrl, worker: 'web-1:4711:8d3f0a', snapshot: metrics.snapshot, log });
  */
 export function startReporter(options: {
   databaseUrl: string;

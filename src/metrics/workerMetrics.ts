@@ -6,8 +6,8 @@ import {
   type MetricValue,
 } from 'prom-client';
 
-import type { EventKind } from '../queues/catalogue.ts';
-import type { WorkerHooks } from '../workers/hooks.ts';
+import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
+import { DEAD_LETTER_CAUSES, type WorkerHooks } from '../workers/hooks.ts';
 
 /** What a process has measured, as it travels to the board. */
 export type MetricsSnapshot = MetricObjectWithValues<MetricValue<string>>[];
@@ -33,16 +33,19 @@ const WRITE_SECONDS = [0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 /** Upper ends in seconds: from "at once" to what was kept through a day of outage. */
 const LAG_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86_400];
 
+/** Seconds beyond which a histogram tells no more than that they were exceeded. */
+export const LONGEST = { write: WRITE_SECONDS.at(-1) as number, lag: LAG_SECONDS.at(-1) as number };
+
 const BATCH_EVENTS = [1, 3, 10, 30, 100, 300, 1000, 2000, 3000, 5000, 10_000, 20_000];
 
 /**
  * Measures what workers do, through the hooks that these take; it knows nothing of queues or tables.
  * How many events are stored is not measured but counted, in the ledger.
  *
- * @param worker - label of everything measured, such as `web-1:4711`
+ * @param worker - label of everything measured, such as `web-1:4711:8d3f0a`
  *
  * @example
- * const metrics = createWorkerMetrics('web-1:4711');
+ * const metrics = createWorkerMetrics('web-1:4711:8d3f0a');
  * await startWorkers({ ...options, hooks: metrics.hooks });
  */
 export function createWorkerMetrics(worker: string): WorkerMetrics {
@@ -58,6 +61,10 @@ export function createWorkerMetrics(worker: string): WorkerMetrics {
     labelNames: ['kind', 'cause'],
     registers,
   });
+  // A series that first appears at 7 has not increased, as far as Prometheus can tell.
+  for (const kind of EVENT_KINDS) {
+    for (const cause of DEAD_LETTER_CAUSES) deadLettered.inc({ kind, cause }, 0);
+  }
   const batch = histogram(METRIC.batch, 'Events in one write', BATCH_EVENTS);
   const write = histogram(METRIC.write, 'Seconds that a write took', WRITE_SECONDS);
   const lag = histogram(

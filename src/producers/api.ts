@@ -1,4 +1,4 @@
-import type { Config } from '../config.ts';
+import type { ProducerConfig } from '../config.ts';
 import type { InvalidEventError } from '../errors.ts';
 import type { QueueLocation } from '../queues/backend.ts';
 import type { EventInput, EventKind } from '../queues/events.ts';
@@ -13,20 +13,20 @@ export interface ProducerOptions {
    */
   spoolFolder?: string;
   /** Bounds and waiting times. Default: the environment's. */
-  config?: Config;
+  config?: ProducerConfig;
   /**
    * When an event survives `kill -9` of the process. `queue`: once the queue or the spool has it,
    * which `flush()` waits for. `sync`: it is written to the spool before `emit` returns, and
    * fsynced, for a machine that loses its power, a few milliseconds later; `flush()` waits for that.
    * Default: ANNALS_DURABILITY.
    */
-  durability?: Config['ANNALS_DURABILITY'];
+  durability?: ProducerConfig['ANNALS_DURABILITY'];
   /**
    * What becomes of a new event when memory and spool are full, or the spool cannot be written:
    * `drop` (counted, and told to `onDrop`) or `throw` a {@link SpoolFullError} from `emit`, which
    * then has not accepted it. Default: ANNALS_ON_FULL.
    */
-  onFull?: Config['ANNALS_ON_FULL'];
+  onFull?: ProducerConfig['ANNALS_ON_FULL'];
   /** Takes the error of a wrong event instead of its being thrown. */
   onInvalid?: (error: InvalidEventError) => void;
   /** Told of accepted events that are lost: for want of room, at a close too, or by a damaged file. */

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { loadConfig, type Config } from '../config.ts';
+import { loadSettings, PRODUCER_SETTINGS, type ProducerConfig } from '../config.ts';
 import { InvalidEventError, UnavailableError } from '../errors.ts';
 import {
   encodeNewEvent,
@@ -45,7 +45,7 @@ const LAST_SYNC_MS = 500;
 
 class QueueProducer implements Producer {
   readonly #options: ProducerOptions;
-  readonly #config: Config;
+  readonly #config: ProducerConfig;
   readonly #tally: Tally;
   readonly #spool: Spool;
   readonly #outlet: Outlet;
@@ -58,7 +58,7 @@ class QueueProducer implements Producer {
 
   constructor(options: ProducerOptions) {
     const { queue } = options;
-    const config = options.config ?? loadConfig();
+    const config = options.config ?? loadSettings(PRODUCER_SETTINGS);
     const id = randomUUID();
     const maxBytes = config.ANNALS_SPOOL_MAX_BYTES;
     const root =

@@ -106,19 +106,30 @@ export function openProducerQueue(
   return new PackedQueue(kind, options, factory);
 }
 
-/** Opens a queue to look at and to steer. */
-export function openQueue(location: QueueLocation, kind: EventKind): EventQueue {
+/**
+ * Opens a queue to look at and to steer.
+ *
+ * @param redis - the connection to use, where the queues are on Redis
+ */
+export function openQueue(location: QueueLocation, kind: EventKind, redis?: Redis): EventQueue {
   const { connection, prefix, factory } = connect(location, 'producer');
-  return new Queue<EventJob>(kind, { connection, prefix, streams: STREAMS }, factory);
+  const options = { connection: redis ?? connection, prefix, streams: STREAMS };
+  return new Queue<EventJob>(kind, options, factory);
 }
 
-/** Opens a queue of tasks. A call fails while the queue is away; the task's owner asks again. */
+/**
+ * Opens a queue of tasks. A call fails while the queue is away; the task's owner asks again.
+ *
+ * @param redis - the connection to use, where the queues are on Redis
+ */
 export function openTaskQueue<Task>(
   location: QueueLocation,
   name: TaskQueueName,
+  redis?: Redis,
 ): Queue<Job<Task>> {
   const { connection, prefix, factory } = connect(location, 'producer');
-  return new Queue<Job<Task>>(name, { connection, prefix, streams: STREAMS }, factory);
+  const options = { connection: redis ?? connection, prefix, streams: STREAMS };
+  return new Queue<Job<Task>>(name, options, factory);
 }
 
 const STREAMS = { events: { maxLen: EVENT_STREAM_MAX_LENGTH } };

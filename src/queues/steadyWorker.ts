@@ -11,6 +11,9 @@ const texts = new WeakMap<Job, string>();
 /** The JSON text of a job's data as the queue had it; absent where it had to be mended. */
 export const textOf = (job: Job): string | undefined => texts.get(job);
 
+/** Where the parser stopped, if it says so. The rest of its message quotes the job, which no log may. */
+const placeOf = (error: unknown) => / at position \d+/.exec((error as Error).message)?.[0] ?? '';
+
 /** A worker that neither a queue that refuses its calls nor a job that is no job can wear out. */
 export class SteadyWorker<Data, Result> extends Worker<Data, Result> {
   /** Jobs whose data had to be made readable, with what is wrong if nothing else is. */
@@ -47,7 +50,7 @@ export class SteadyWorker<Data, Result> extends Worker<Data, Result> {
       return job;
     } catch (error) {
       const job = super.createJob({ ...json, opts, data: JSON.stringify(json.data) }, jobId);
-      this.#mended.set(job, `the job's data is not JSON: ${(error as Error).message}`);
+      this.#mended.set(job, `the job's data is not JSON${placeOf(error)}`);
       return job;
     }
   }

@@ -1,4 +1,4 @@
-import { loadConfig } from '../config.ts';
+import { loadSettings } from '../config.ts';
 import { createPrismaClient, type PrismaClient } from '../database/client.ts';
 import { applyMigrations } from '../database/migrations.ts';
 import { databaseUrlForThisProcess } from '../embedded/index.ts';
@@ -37,7 +37,8 @@ export async function closeClient(): Promise<void> {
 }
 
 async function open(): Promise<Opened> {
-  const config = loadConfig();
+  // A setting of workers or the board is no reason for an agent's call to fail.
+  const config = loadSettings(['DATABASE_URL', 'ANNALS_DATA_DIR', 'ANNALS_DATABASE_POOL_SIZE']);
   // An embedded database is held until the process ends, since nobody is obliged to disconnect.
   const databaseUrl = await databaseUrlForThisProcess(config);
   if (config.DATABASE_URL === undefined) await applyMigrations(databaseUrl);

@@ -82,10 +82,12 @@ export async function recountSessions(
   prisma: PrismaClient,
   { chunkAgents = 1000, signal, onProgress, resume }: RecountOptions = {},
 ): Promise<Recount> {
+  const since = performance.now();
   let { checked, agents, drift, cursor } = resume ?? NOT_BEGUN;
   for (;;) {
     signal?.throwIfAborted();
-    const chunk = await recountChunk(prisma, cursor, chunkAgents);
+    const sofar = { checked, agents, drift, cursor };
+    const chunk = await recountChunk(prisma, sofar, chunkAgents, since);
     checked += chunk.checked;
     agents += chunk.agents;
     drift += chunk.drift;
@@ -97,16 +99,35 @@ export async function recountSessions(
 
 const NOT_BEGUN: RecountProgress = { checked: 0, agents: 0, drift: 0, cursor: null };
 
+/** Of the last recount to end there is one row. */
+const REMEMBER = `
+INSERT INTO "SessionRecount" ("checked", "agents", "drift", "tookMs", "finishedAt")
+VALUES ($1, $2, $3, $4, clock_timestamp() AT TIME ZONE 'utc')
+ON CONFLICT ("id") DO UPDATE
+SET "checked" = excluded."checked", "agents" = excluded."agents", "drift" = excluded."drift",
+  "tookMs" = excluded."tookMs", "finishedAt" = excluded."finishedAt"`;
+
+/** Recounts the next agents; the last chunk leaves what all found where the board reads it. */
 function recountChunk(
   prisma: PrismaClient,
-  cursor: string | null,
+  sofar: RecountProgress,
   agents: number,
+  since: number,
 ): Promise<RecountProgress> {
   return transaction(prisma, async (tx) => {
     // Two recounts at once would both add the same drift. The lock is taken by a statement of its
     // own, so that the recount's sees what the one before it has healed.
     await tx.$executeRaw`SELECT pg_advisory_xact_lock(hashtextextended('annals:session-counts', 0))`;
-    const [found] = await tx.$queryRawUnsafe<[RecountProgress]>(RECOUNT, cursor, agents);
+    const [found] = await tx.$queryRawUnsafe<[RecountProgress]>(RECOUNT, sofar.cursor, agents);
+    if (found.checked < agents) {
+      await tx.$executeRawUnsafe(
+        REMEMBER,
+        sofar.checked + found.checked,
+        sofar.agents + found.agents,
+        sofar.drift + found.drift,
+        Math.round(performance.now() - since),
+      );
+    }
     return found;
   });
 }

@@ -18,6 +18,8 @@ export interface Piece {
   to: number;
   /** What the job says of its producer. */
   producer: ProducerLedger;
+  /** The job's id, where it is known. */
+  job?: string | undefined;
 }
 
 export const rowsOf = (pieces: readonly Piece[]): number =>

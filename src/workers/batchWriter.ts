@@ -118,12 +118,13 @@ export class BatchWriter {
    * or refused. While the database is away it waits for it.
    *
    * @param producer - who emitted them, where their job says so
+   * @param job - its id, by which the log names the batch
    * @throws {UnavailableError} after `abandon()`; the events may or may not be committed
    */
-  submit(events: EventList, producer = NO_PRODUCER): Promise<Verdict[]> {
+  submit(events: EventList, producer = NO_PRODUCER, job?: string): Promise<Verdict[]> {
     const submission = new Submission(events.length);
     if (events.length > 0) {
-      this.#pending.push({ events, from: 0, to: events.length, producer, submission });
+      this.#pending.push({ events, from: 0, to: events.length, producer, job, submission });
       this.#start();
     }
     return submission.verdicts;
@@ -308,5 +309,5 @@ function describe(
       if (!left.has(place)) occurredAt.push(events.occurredAt(index));
     }
   }
-  return { rows: place, milliseconds, occurredAt };
+  return { rows: place, jobs: pieces.length, job: pieces[0]?.job, milliseconds, occurredAt };
 }

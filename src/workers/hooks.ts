@@ -4,6 +4,9 @@ import type { EventKind } from '../queues/catalogue.ts';
 export interface WrittenBatch {
   /** Events in it. */
   rows: number;
+  /** Jobs that it joins, and the id of the first. */
+  jobs: number;
+  job?: string | undefined;
   /** From the statement to the commit's answer, conflicts that were tried again included. */
   milliseconds: number;
   /** Milliseconds since 1970 of each event that is stored now, newly or already. */
@@ -11,15 +14,18 @@ export interface WrittenBatch {
 }
 
 /** Why an event is a dead letter. */
-export type DeadLetterCause =
+export const DEAD_LETTER_CAUSES = [
   /** Its parent did not come. */
-  | 'unknown_reference'
+  'unknown_reference',
   /** The database cannot take it. */
-  | 'refused'
+  'refused',
   /** It breaks its schema. */
-  | 'invalid'
+  'invalid',
   /** Its job is no envelope. */
-  | 'unreadable';
+  'unreadable',
+] as const;
+
+export type DeadLetterCause = (typeof DEAD_LETTER_CAUSES)[number];
 
 /** Told of what workers do. They are called between writes: they take microseconds and never throw. */
 export interface WorkerHooks {

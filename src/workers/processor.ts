@@ -54,7 +54,7 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
     const { valid, refused, producer } = openOrFail(kind, job);
     let remainders: Remainder[];
     try {
-      const verdicts = await writer.submit(valid, producer);
+      const verdicts = await writer.submit(valid, producer, job.id);
       remainders = verdicts.flatMap((verdict, index) => remainderOf(valid, index, verdict));
     } catch (error) {
       if (!(error instanceof UnavailableError)) throw error;

@@ -107,8 +107,11 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
         write: (batch) => writeBatch(run, kind, writerId, batch),
         maxRows: config.ANNALS_BATCH_MAX_ROWS,
         onWrite: (written) => {
-          const { rows, milliseconds } = written;
-          logOfQueue.debug({ rows, milliseconds: Math.round(milliseconds) }, 'batch written');
+          const { rows, jobs, job, milliseconds } = written;
+          logOfQueue.debug(
+            { job, jobs, rows, milliseconds: Math.round(milliseconds) },
+            'batch written',
+          );
           options.hooks?.onBatch?.(kind, written);
         },
         onOutage: (error) =>

@@ -1,19 +1,16 @@
-import { once } from 'node:events';
-import { hostname } from 'node:os';
-
 import { startBackfillWorker } from '../../backfill/worker.ts';
 import { InterruptedError } from '../../errors.ts';
-import { startReporter } from '../../metrics/reports.ts';
+import { nameWorker, startReporter } from '../../metrics/reports.ts';
 import { createWorkerMetrics } from '../../metrics/workerMetrics.ts';
 import { EVENT_KINDS } from '../../queues/catalogue.ts';
 import { startSchedules } from '../../schedules/runner.ts';
 import { startWorkers } from '../../workers/runtime.ts';
+import { logTotals } from '../../workers/totals.ts';
 import { inEnvironment, type Environment } from '../environment.ts';
 import { checkRedisSafety } from '../reach.ts';
 import { ensureSchema } from '../schema.ts';
+import { untilAborted } from '../stopped.ts';
 import { table } from '../table.ts';
-
-const TOTALS_EVERY_MS = 60_000;
 
 export async function work(options: { json?: boolean }): Promise<void> {
   await inEnvironment({ ...options, needs: 'all', waits: true }, async (environment) => {
@@ -39,7 +36,7 @@ export async function prepareWork(environment: Environment): Promise<void> {
  */
 export async function startWork(environment: Environment): Promise<() => Promise<0 | 1>> {
   const { closer, config, databaseUrl, log, remainingMs, result, stopping } = environment;
-  const worker = `${hostname()}:${process.pid}`;
+  const worker = nameWorker();
   const { hooks, snapshot } = createWorkerMetrics(worker);
   const reporter = startReporter({ databaseUrl, worker, snapshot, log });
   closer.add('report', () => reporter.stop());
@@ -54,17 +51,9 @@ export async function startWork(environment: Environment): Promise<() => Promise
   closer.add('schedules', () => schedules.stop(remainingMs()));
 
   return async () => {
-    let reported = JSON.stringify({});
-    const totals = setInterval(() => {
-      const stats = workers.stats();
-      if (JSON.stringify(stats) === reported) return; // nobody wants to hear of idleness
-      reported = JSON.stringify(stats);
-      for (const [queue, totals] of Object.entries(stats)) {
-        if (totals.statements > 0) log.info({ queue, ...totals }, 'totals');
-      }
-    }, TOTALS_EVERY_MS);
-    if (!stopping.aborted) await once(stopping, 'abort');
-    clearInterval(totals);
+    const endTotals = logTotals(workers, log);
+    await untilAborted(stopping);
+    endTotals();
 
     await Promise.all([workers, backfill, schedules].map((running) => running.stop(remainingMs())));
     const stats = workers.stats();

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { join, resolve } from 'node:path';
 
-import type { Config } from '../../config.ts';
+import type { ProducerConfig } from '../../config.ts';
 import type { QueueLocation } from '../../queues/backend.ts';
 
 /*
@@ -10,7 +10,7 @@ import type { QueueLocation } from '../../queues/backend.ts';
  */
 
 /** The folder for events to queues at a known place. */
-export function spoolFolder(config: Config, { kind, url, prefix }: QueueLocation): string {
+export function spoolFolder(config: ProducerConfig, { kind, url, prefix }: QueueLocation): string {
   return folderFor(config, [kind, place(url), prefix]);
 }
 
@@ -18,7 +18,7 @@ export function spoolFolder(config: Config, { kind, url, prefix }: QueueLocation
  * The folder for events to the queues that the configuration means, found without starting them.
  * Embedded servers are known by their data: their ports may change.
  */
-export function configuredSpoolFolder(config: Config): string {
+export function configuredSpoolFolder(config: ProducerConfig): string {
   const {
     ANNALS_QUEUE_BACKEND: backend,
     ANNALS_QUEUE_PREFIX: prefix,
@@ -41,7 +41,7 @@ export function configuredSpoolFolder(config: Config): string {
   ]);
 }
 
-function folderFor(config: Config, destination: string[]): string {
+function folderFor(config: ProducerConfig, destination: string[]): string {
   const hash = createHash('sha256').update(destination.join('\n')).digest('hex');
   return join(resolve(config.ANNALS_SPOOL_DIR), hash.slice(0, 16));
 }
