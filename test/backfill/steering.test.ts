@@ -197,6 +197,39 @@ it('rollback restores exactly what was changed, leaves later changes alone, and 
   expect(await db.sql(`SELECT "agentId" FROM "AgentVersion"`)).toEqual([{ agentId: 'agent-3' }]);
 });
 
+it('rollback deletes a version only if all of it is as the backfill made it', async () => {
+  await seedPlain(db, 900); // agent-0 to agent-9
+  await db.sql(
+    `INSERT INTO "AgentVersion" ("id", "agentId", "versionNumber", "changes", "isActive", "activatedAt")
+     VALUES (gen_random_uuid(), 'agent-1', '2.0.0', '{}', true, now())`,
+  );
+  await db.work();
+  await db.start({}, [AGENTS]);
+  await db.finished([AGENTS]);
+  const by = (agent: number, set: string) =>
+    db.sql(
+      `UPDATE "AgentVersion" SET ${set} WHERE "agentId" = $1 AND "versionNumber" = '1.0.0'`,
+      [`agent-${agent}`],
+    );
+  await db.sql(`DELETE FROM "AgentVersion" WHERE "versionNumber" = '2.0.0'`);
+  await by(1, `"isActive" = true, "activatedAt" = now()`);
+  await by(2, `"changes" = '{"configuration": {"model": "m"}, "notes": "the first"}'`);
+  await by(3, `"changes" = '{"configuration": {"model": "n"}}'`);
+  await by(4, `"createdById" = 'user'`);
+  await by(5, `"performance" = '{"score": 1}'`);
+  await by(6, `"isActive" = false`);
+  await by(7, `"createdAt" = now()`);
+  await by(8, `"deactivatedAt" = now()`);
+  // The agent is another by now, its version is not.
+  await db.sql(`UPDATE "AI_Agent" SET "configuration" = '{"model": "o"}' WHERE "id" = 'agent-9'`);
+  await rollback(db.pool, AGENTS);
+  expect(await db.finished([AGENTS])).toMatchObject([{ status: 'rolled_back' }]);
+  const left = await db.sql(`SELECT "agentId" FROM "AgentVersion" ORDER BY "agentId"`);
+  expect(left.map(({ agentId }) => agentId)).toEqual(
+    Array.from({ length: 8 }, (_, index) => `agent-${index + 1}`),
+  );
+});
+
 it('a dry run shows before and after, and changes nothing', async () => {
   await seedPlain(db, 500);
   const plain = await contents(db);
