@@ -207,10 +207,9 @@ it('rollback deletes a version only if all of it is as the backfill made it', as
   await db.start({}, [AGENTS]);
   await db.finished([AGENTS]);
   const by = (agent: number, set: string) =>
-    db.sql(
-      `UPDATE "AgentVersion" SET ${set} WHERE "agentId" = $1 AND "versionNumber" = '1.0.0'`,
-      [`agent-${agent}`],
-    );
+    db.sql(`UPDATE "AgentVersion" SET ${set} WHERE "agentId" = $1 AND "versionNumber" = '1.0.0'`, [
+      `agent-${agent}`,
+    ]);
   await db.sql(`DELETE FROM "AgentVersion" WHERE "versionNumber" = '2.0.0'`);
   await by(1, `"isActive" = true, "activatedAt" = now()`);
   await by(2, `"changes" = '{"configuration": {"model": "m"}, "notes": "the first"}'`);
