@@ -61,6 +61,12 @@ export class ConflictError extends AnnalsError {
   readonly code = 'CONFLICT';
 }
 
+/** Another session holds what the call needs; the message says what, and what to do. */
+export class BusyError extends AnnalsError {
+  readonly code = 'BUSY';
+  override readonly retryable = true;
+}
+
 /** A line of an input file cannot be used; `message` begins with the file and the line's number. */
 export class InvalidFileError extends AnnalsError {
   readonly code = 'FILE_INVALID';

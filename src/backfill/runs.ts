@@ -1,11 +1,9 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-
 import type pg from 'pg';
 
-import { sqlState } from '../database/faults.ts';
-import { NotFoundError } from '../errors.ts';
+import { BusyError } from '../errors.ts';
 import { inTransaction, one, type Sql } from './database.ts';
 import { openLogLanes, openTableLanes } from './lanes.ts';
+import { interrupt, persist, steer } from './steer.ts';
 import type { RunOptions } from './step.ts';
 import { DEFAULT_LIMITS } from './throttle.ts';
 import type { Transform } from './transform.ts';
@@ -23,52 +21,58 @@ export const DEFAULT_OPTIONS: RunOptions = {
   limits: DEFAULT_LIMITS,
 };
 
-/** Milliseconds in which a large table can be counted. */
-const COUNT_TIMEOUT_MS = 3_600_000;
-
 /** Starts a run on the table, unless one is under way. */
 export function start(
   pool: pg.Pool,
   transform: Transform,
   options: Partial<RunOptions> = {},
 ): Promise<boolean> {
-  const { name, table } = transform;
   const all = { ...DEFAULT_OPTIONS, ...options };
-  const begin = async (sql: Sql) => {
+  return steer(pool, transform, async (sql) => {
+    const { total } = await one<{ total: number }>(sql, countSql(transform));
     const { rows } = await sql.query<{ id: string }>(
       `INSERT INTO "BackfillRun" ("id", "tableName", "totalRows", "options", "startedAt")
-       VALUES (gen_random_uuid(), $1, 0, $2, now() AT TIME ZONE 'utc')
+       VALUES (gen_random_uuid(), $1, $2, $3, now() AT TIME ZONE 'utc')
        ON CONFLICT ("tableName") WHERE "status" IN ('running', 'paused') DO NOTHING
        RETURNING "id"`,
-      [name, all],
+      [transform.name, total, all],
     );
     const run = rows[0];
-    if (!run) return false;
-    const { total } = await one<{ total: number }>(
-      sql,
-      `SELECT least(count(*), 2147483647)::int AS "total" FROM "${table}"`,
-    );
-    await sql.query(`UPDATE "BackfillRun" SET "totalRows" = $2 WHERE "id" = $1`, [run.id, total]);
-    await openTableLanes(sql, run.id, 'fill', transform, total, all);
-    return true;
-  };
-  return steer(pool, begin);
+    if (run) await openTableLanes(sql, run.id, 'fill', transform, total, all);
+    return run !== undefined;
+  });
 }
 
-/** Holds a run after the chunks that are under way. */
+/** Blocks that are looked at to say how many rows a table has. */
+const COUNT_BLOCKS = 500;
+
+/**
+ * How many rows the table has: exactly where it is small, else about, by what some of its blocks
+ * hold. To count a large one takes minutes, and nobody sees the run until it is committed.
+ */
+function countSql({ table }: Transform): string {
+  const blocks = `(pg_relation_size('"${table}"') / current_setting('block_size')::int)`;
+  return `
+SELECT least(2147483647, CASE WHEN ${blocks} <= ${COUNT_BLOCKS} THEN count(*)
+  ELSE count(*) * ${blocks}::float8 / greatest(1, count(DISTINCT (t."ctid"::text::point)[0])) END)::int AS "total"
+FROM "${table}" t TABLESAMPLE SYSTEM (least(100, 100.0 * ${COUNT_BLOCKS} / greatest(1, ${blocks})))`;
+}
+
+/** Holds a run after the chunks that are under way, but for a settling, which begins anew later. */
 export async function pause(pool: pg.Pool, { name }: Transform): Promise<boolean> {
   const { rowCount } = await pool.query(
     `UPDATE "BackfillRun" SET "status" = 'paused' WHERE "tableName" = $1 AND "status" = 'running'`,
     [name],
   );
+  await interrupt(pool, name, ['settle']);
   return rowCount === 1;
 }
 
-export function resume(pool: pg.Pool, { name }: Transform): Promise<boolean> {
-  return steer(pool, async (sql) => {
+export function resume(pool: pg.Pool, transform: Transform): Promise<boolean> {
+  return steer(pool, transform, async (sql) => {
     const { rows } = await sql.query<{ id: string }>(
       `UPDATE "BackfillRun" SET "status" = 'running' WHERE "tableName" = $1 AND "status" = 'paused' RETURNING "id"`,
-      [name],
+      [transform.name],
     );
     if (rows[0]) await makeDue(sql, rows[0].id);
     return rows.length === 1;
@@ -82,12 +86,13 @@ export async function cancel(pool: pg.Pool, { name }: Transform): Promise<boolea
      WHERE "tableName" = $1 AND "status" IN ('running', 'paused')`,
     [name],
   );
+  await interrupt(pool, name, ['settle']);
   return rowCount === 1;
 }
 
 /** Has the last run try again what failed: rows in quarantine, or the whole of a failed run. */
 export function retry(pool: pg.Pool, transform: Transform): Promise<boolean> {
-  return steer(pool, async (sql) => {
+  return steer(pool, transform, async (sql) => {
     const run = await latest(sql, transform);
     // The time that the run was over for does not count as time that it took.
     const { rowCount: reopened } = await sql.query(
@@ -98,8 +103,7 @@ export function retry(pool: pg.Pool, transform: Transform): Promise<boolean> {
     );
     if (!run || reopened === 0) return false;
     await sql.query(`DELETE FROM "BackfillQuarantine" WHERE "runId" = $1`, [run.id]);
-    const { rowCount } = await makeDue(sql, run.id);
-    if (rowCount === 0) {
+    if (!(await makeDue(sql, run.id))) {
       await openTableLanes(sql, run.id, 'sweep', transform, run.totalRows, run.options);
       await sql.query(`UPDATE "BackfillRun" SET "phase" = 'sweep' WHERE "id" = $1`, [run.id]);
     }
@@ -112,36 +116,46 @@ export function retry(pool: pg.Pool, transform: Transform): Promise<boolean> {
  * own, and ends the one that is under way.
  */
 export function rollback(pool: pg.Pool, transform: Transform): Promise<boolean> {
-  return steer(pool, async (sql) => {
-    const run = await latest(sql, transform);
-    const isOpen = run?.status === 'running' || run?.status === 'paused';
-    if (!run || run.status === 'rolled_back' || (run.phase === 'undo' && isOpen)) return false;
-    // Waits for the chunks that are under way, so that their log is seen; later ones find their
-    // lanes done. Such a chunk may have opened lanes, which the next statement sees.
-    const closeLanes = () =>
-      sql.query(`UPDATE "BackfillLane" SET "isDone" = true WHERE "runId" = $1 AND NOT "isDone"`, [
-        run.id,
-      ]);
-    while ((await closeLanes()).rowCount !== 0);
-    // After the lanes, which is the order in which a chunk locks them.
-    await sql.query(
+  return persist(transform, async () => {
+    // Committed before lanes are closed: from here on no chunk begins, lanes that one under way
+    // opens are nobody's, and what settles fails at its end, where it finds the run changed.
+    await pool.query(
       `UPDATE "BackfillRun" SET "status" = 'cancelled', "finishedAt" = now() AT TIME ZONE 'utc'
-       WHERE "id" = $1 AND "status" IN ('running', 'paused')`,
-      [run.id],
+       WHERE "tableName" = $1 AND "status" IN ('running', 'paused') AND "phase" <> 'undo'`,
+      [transform.name],
     );
-    const { rows } = await sql.query<{ id: string }>(
-      `INSERT INTO "BackfillRun" ("id", "tableName", "phase", "totalRows", "options", "startedAt")
-       SELECT gen_random_uuid(), r."tableName", 'undo', (${LOGGED}), r."options", clock_timestamp() AT TIME ZONE 'utc'
-       FROM "BackfillRun" r WHERE r."id" = $1
-       ON CONFLICT ("tableName") WHERE "status" IN ('running', 'paused') DO NOTHING
-       RETURNING "id"`,
-      [run.id],
-    );
-    const undo = rows[0];
-    if (!undo) return false; // another rollback, or a start, came first
-    await openLogLanes(sql, undo.id, 'undo', transform, run.options.lanes);
-    return true;
+    await interrupt(pool, transform.name, ['fill', 'check', 'sweep', 'settle']);
+    return inTransaction(pool, (sql) => undo(sql, transform));
   });
+}
+
+async function undo(sql: Sql, transform: Transform): Promise<boolean> {
+  const run = await latest(sql, transform);
+  const isOpen = run?.status === 'running' || run?.status === 'paused';
+  if (!run || run.status === 'rolled_back' || (run.phase === 'undo' && isOpen)) return false;
+  // First of all, since it keeps others from beginning a run.
+  const { rows } = await sql.query<{ id: string }>(
+    `INSERT INTO "BackfillRun" ("id", "tableName", "phase", "totalRows", "options", "startedAt")
+     VALUES (gen_random_uuid(), $1, 'undo', 0, $2, clock_timestamp() AT TIME ZONE 'utc')
+     ON CONFLICT ("tableName") WHERE "status" IN ('running', 'paused') DO NOTHING
+     RETURNING "id"`,
+    [transform.name, run.options],
+  );
+  const undoRun = rows[0];
+  if (!undoRun) throw new BusyError(`Another run of ${transform.name} was begun meanwhile`);
+  // Of all its runs: a chunk of one that was cancelled long ago may be under way. This waits for
+  // each, so that the log is whole; one that comes later (its worker was frozen, or looked before
+  // the run ended) finds its lane done. It holds a lane and locks its run's row, which we do not.
+  await sql.query(
+    `UPDATE "BackfillLane" l SET "isDone" = true FROM "BackfillRun" r
+     WHERE r."id" = l."runId" AND r."tableName" = $1 AND r."id" <> $2 AND NOT l."isDone"`,
+    [transform.name, undoRun.id],
+  );
+  await openLogLanes(sql, undoRun.id, 'undo', transform, run.options.lanes);
+  await sql.query(`UPDATE "BackfillRun" r SET "totalRows" = (${LOGGED}) WHERE "id" = $1`, [
+    undoRun.id,
+  ]);
+  return true;
 }
 
 /** Rows in the log of the table, without reading it: what was ever written, less what was taken back. */
@@ -167,34 +181,21 @@ async function latest(sql: Sql, { name }: Transform): Promise<RunRow | undefined
   return rows[0];
 }
 
-const makeDue = (sql: Sql, runId: string) =>
-  sql.query(
-    // The time that it stood still says nothing of its pace.
+/**
+ * Has the lanes of a run taken up at once, and says whether it has any. One that is locked is at
+ * work, which a settling may be for long: its worker goes on with it, or tries it again.
+ */
+async function makeDue(sql: Sql, runId: string): Promise<boolean> {
+  // The time that it stood still says nothing of its pace.
+  await sql.query(
     `UPDATE "BackfillLane" SET "dueAt" = now() AT TIME ZONE 'utc', "movedAt" = clock_timestamp() AT TIME ZONE 'utc'
-     WHERE "runId" = $1 AND NOT "isDone"`,
+     WHERE "id" IN (SELECT "id" FROM "BackfillLane" WHERE "runId" = $1 AND NOT "isDone" FOR NO KEY UPDATE SKIP LOCKED)`,
     [runId],
   );
-
-/** A lock that was not had in time, and a deadlock with a chunk. */
-const IN_THE_WAY: ReadonlySet<string | undefined> = new Set(['55P03', '40P01']);
-const UNDEFINED_TABLE = '42P01';
-
-/** Runs a command, again while chunks that are being committed hold what it has to lock. */
-async function steer<T>(pool: pg.Pool, work: (sql: Sql) => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await inTransaction(pool, work, { statementTimeoutMs: COUNT_TIMEOUT_MS });
-    } catch (error) {
-      if (sqlState(error) === UNDEFINED_TABLE) {
-        throw new NotFoundError(
-          'The database lacks tables of the schema; run: npx annals migrate',
-          {
-            cause: error,
-          },
-        );
-      }
-      if (!IN_THE_WAY.has(sqlState(error)) || attempt === 30) throw error;
-      await sleep(50);
-    }
-  }
+  const { open } = await one<{ open: boolean }>(
+    sql,
+    `SELECT EXISTS (SELECT FROM "BackfillLane" WHERE "runId" = $1 AND NOT "isDone") AS "open"`,
+    [runId],
+  );
+  return open;
 }

@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { serverMessage } from '../database/faults.ts';
 import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
 import { openQueue, type QueueLocation } from '../queues/backend.ts';
-import { one } from './database.ts';
+import { inTransaction, one } from './database.ts';
 
 /** Beyond which a run holds, until it is below again. They stand in the run's row. */
 export interface Limits {
@@ -35,16 +35,35 @@ export interface Throttle {
   close(): Promise<void>;
 }
 
-/** Milliseconds for which a reading serves: chunks of several lanes share it. */
+/** Milliseconds for which a reading serves, at least: chunks of several lanes share it. */
 const FRESH_MS = 200;
 
 /** Milliseconds in which a signal has to be read. */
 const READ_MS = 2000;
 
-/** A sender whose figures we may not see has no state; a replica that has caught up has no lag. */
-const LAG = `SELECT CASE WHEN bool_or("state" IS NULL) THEN NULL
-  ELSE coalesce(max(extract(epoch FROM "replay_lag")), 0) * 1000 END::float8 AS "lagMs" FROM pg_stat_replication HAVING count(*) > 0
-UNION ALL SELECT 0 WHERE NOT EXISTS (SELECT FROM pg_stat_replication)`;
+/** Milliseconds that an answer which comes in time may be on its way, behind others of this process. */
+const GRACE_MS = 500;
+
+/**
+ * How far the replicas are behind, and why that cannot be told. A sender whose figures we may not
+ * see has no state. One that is not streaming (a replica that catches up) has no lag, nor has one
+ * that was sent something and has not answered; but neither has one that has caught up, and a
+ * base backup is none. A physical slot that nobody reads is a replica that went away: what a run
+ * writes is kept for it, until the disk is full.
+ */
+const LAG = `
+WITH replica AS (
+  SELECT extract(epoch FROM "replay_lag") * 1000 AS "lagMs",
+    CASE WHEN "state" IS NULL THEN 'no figure (is the role in pg_monitor?)'
+      WHEN "state" <> 'streaming' THEN format('the replica %s is at %s', "application_name", "state")
+      WHEN "replay_lag" IS NULL AND "sent_lsn" > "replay_lsn" THEN format('the replica %s has not answered', "application_name")
+    END AS "why"
+  FROM pg_stat_replication WHERE "state" IS DISTINCT FROM 'backup'
+  UNION ALL
+  SELECT NULL, format('nobody reads the replication slot %I', "slot_name")
+  FROM pg_replication_slots WHERE "slot_type" = 'physical' AND NOT "active" AND "restart_lsn" IS NOT NULL
+)
+SELECT CASE WHEN count("why") = 0 THEN coalesce(max("lagMs"), 0) END::float8 AS "lagMs", min("why") AS "why" FROM replica`;
 
 // Our own sessions wait for a second at most, and are not what holding would help. What a session
 // does is hidden from a role that is neither its own nor in pg_monitor, but not its locks, its
@@ -72,7 +91,7 @@ SELECT
 export function createThrottle(pool: pg.Pool, location: QueueLocation): Throttle {
   const queues = EVENT_KINDS.map((kind) => ({ kind, queue: openQueue(location, kind) }));
   for (const { queue } of queues) queue.on('error', () => {}); // a call that matters rejects
-  const readings = new Map<string, { at: number; reading: Promise<Reading> }>();
+  const readings = new Map<string, { until: number; reading: Promise<Reading> }>();
 
   const depths = () =>
     Promise.all(
@@ -81,22 +100,42 @@ export function createThrottle(pool: pg.Pool, location: QueueLocation): Throttle
         jobs: await queue.getJobCountByTypes('waiting', 'prioritized'),
       })),
     );
+  // PostgreSQL ends a query that takes too long, which frees its connection; we wait no longer
+  // than a little beyond that, whatever has become of the server.
+  const ask = <Row extends pg.QueryResultRow>(text: string, params: unknown[] = []) =>
+    within(
+      READ_MS + GRACE_MS,
+      inTransaction(pool, (sql) => one<Row>(sql, text, params), { statementTimeoutMs: READ_MS }),
+    );
   const read = async (table: string, lagSql: string): Promise<Reading> => {
     const [lag, signals, queued] = await Promise.allSettled([
-      one<Record<string, number | null>>(pool, lagSql),
-      one<Signals>(pool, SIGNALS, [table]),
+      ask<Record<string, number | string | null>>(lagSql),
+      ask<Signals>(SIGNALS, [table]),
       within(READ_MS, depths()),
     ]);
     return { lag, signals, queued };
+  };
+  // One reading of a table at a time, and then as long without one as it took: a query that hangs
+  // holds up other tables, whose chunks the same worker does, for half of its time at most.
+  const begin = (key: string, table: string, lagSql: string): Promise<Reading> => {
+    const startedAt = performance.now();
+    const kept = {
+      until: Infinity,
+      reading: read(table, lagSql).finally(() => {
+        const now = performance.now();
+        kept.until = now + Math.max(FRESH_MS, now - startedAt);
+      }),
+    };
+    readings.set(key, kept);
+    return kept.reading;
   };
 
   return {
     holds: async (table, limits) => {
       const key = `${table} ${limits.lagSql ?? ''}`;
       const last = readings.get(key);
-      const isFresh = last && performance.now() - last.at < FRESH_MS;
-      const reading = isFresh ? last.reading : read(table, limits.lagSql ?? LAG);
-      if (!isFresh) readings.set(key, { at: performance.now(), reading });
+      const isFresh = last && performance.now() < last.until;
+      const reading = isFresh ? last.reading : begin(key, table, limits.lagSql ?? LAG);
       return judge(await reading, limits);
     },
     close: async () => {
@@ -126,10 +165,13 @@ function judge({ lag, signals, queued }: Reading, limits: Limits): string | unde
     return unreadable('the activity of PostgreSQL', signals.reason);
   if (queued.status === 'rejected') return unreadable('the depth of the queues', queued.reason);
 
-  const lagValue = Object.values(lag.value ?? {})[0];
-  const lagMs = lagValue === null || lagValue === undefined ? NaN : Number(lagValue);
+  const [lagValue = null] = Object.values(lag.value ?? {});
+  const lagMs = lagValue === null ? NaN : Number(lagValue);
   const hidden = new Error('no figure (is the role in pg_monitor?)');
-  if (Number.isNaN(lagMs)) return unreadable('replica lag', hidden);
+  if (Number.isNaN(lagMs)) {
+    const why = lag.value?.['why'];
+    return unreadable('replica lag', why ? new Error(String(why)) : hidden);
+  }
   const { waitMs, vacuumMs, writeMs } = signals.value;
   if (vacuumMs === null) return unreadable('the vacuum of the table', hidden);
   if (writeMs === null) return unreadable('the writes of the event workers', hidden);

@@ -24,8 +24,6 @@ export interface Companion {
   lacks: string;
   /** Columns of the companion and the SQL over `t` that gives them. There is an `id` (uuid). */
   values: Record<string, string>;
-  /** SQL over the companion `c`: whether it still is as the backfill made it. */
-  untouched: string;
 }
 
 /** Values that only JavaScript can make, a chunk at a time. */
@@ -82,7 +80,7 @@ export function needs(transform: Transform): string {
   return `(${[...lacking, ...(companion ? [companion.lacks] : [])].join('\n    OR ')})`;
 }
 
-/** The values within `entry`, a JSON array of the row's id, its columns and its companion's id. */
+/** The values within `entry`, a JSON array of the row's id, its columns, and its companion's id and fingerprint. */
 function fromEntry({ columns }: Transform): string {
   return columns
     .map(({ name, type }, index) =>
@@ -96,9 +94,13 @@ function fromEntry({ columns }: Transform): string {
 /** What the chunk `id` of the undo log wrote: a row each, with NULL for what it left as it was. */
 const written = (transform: Transform, id: string) => `
   SELECT e.entry ->> 0 AS "id", ${fromEntry(transform)},
-    (e.entry ->> ${transform.columns.length + 1})::uuid AS "+companion", u."createdAt" AS "+at"
+    (e.entry ->> ${transform.columns.length + 1})::uuid AS "+companion", e.entry ->> ${transform.columns.length + 2} AS "+made",
+    u."createdAt" AS "+at"
   FROM "BackfillUndo" u, json_array_elements(u."rows") AS e (entry)
   WHERE u."id" = ${id}`;
+
+/** All that the companion `c` holds. Columns that a later version adds count once they hold something. */
+const FINGERPRINT = `encode(sha256(convert_to(jsonb_strip_nulls(to_jsonb(c))::text, 'UTF8')), 'hex')`;
 
 /** Whether the row `t` still holds what the backfill wrote to the column, by the entry `w`. */
 const holds = ({ name }: Column) => `t."${name}" = w."${name}"`;
@@ -143,16 +145,16 @@ WITH picked AS MATERIALIZED (
 ), added AS (
   ${
     companion
-      ? `INSERT INTO "${companion.table}" ("id", ${extra.map(([name]) => `"${name}"`).join(', ')})
+      ? `INSERT INTO "${companion.table}" AS c ("id", ${extra.map(([name]) => `"${name}"`).join(', ')})
   SELECT gen_random_uuid(), ${extra.map(([name]) => `"+${name}"`).join(', ')} FROM changed WHERE "+lacks" ORDER BY "id"
   ON CONFLICT DO NOTHING
-  RETURNING "id", "${companion.parent}" AS "rowId"`
+  RETURNING "id", "${companion.parent}" AS "rowId", ${FINGERPRINT} AS "made"`
       : 'SELECT NULL::uuid AS "id", NULL::text AS "rowId" WHERE false'
   }
 ), noted AS (
   INSERT INTO "BackfillUndo" ("runId", "tableName", "rows", "createdAt")
   SELECT $2::uuid, '${transform.name}',
-    json_agg(json_build_array(c."id", ${columns.map(({ name }) => `c."${name}"`).join(', ')}, a."id")),
+    json_agg(json_build_array(c."id", ${columns.map(({ name }) => `c."${name}"`).join(', ')}, a."id"${companion ? ', a."made"' : ''})),
     clock_timestamp() AT TIME ZONE 'utc'
   FROM changed c LEFT JOIN added a ON a."rowId" = c."id"
   HAVING count(*) > 0
@@ -217,7 +219,8 @@ LIMIT $2`;
 
 /**
  * Takes back what a chunk ($1) wrote wherever it still stands, and forgets the chunk. A value that
- * the application has set since is not equal to ours, and stays.
+ * the application has set since is not equal to ours, and stays. A companion goes if all of it is as
+ * it was made; one that somebody is changing is waited for, and its fingerprint taken anew.
  */
 export function undoSql(transform: Transform): string {
   const { table, columns, companion } = transform;
@@ -233,7 +236,7 @@ WITH w AS MATERIALIZED (${written(transform, '$1::int')}
   WHERE t."id" = w."id" AND t."id" = l."id" AND (${columns.map(holds).join(' OR ')})
   RETURNING t."id"
 ), removed AS (
-  ${companion ? `DELETE FROM "${companion.table}" c USING w WHERE c."id" = w."+companion" AND ${companion.untouched} RETURNING c."id"` : 'SELECT 1'}
+  ${companion ? `DELETE FROM "${companion.table}" c USING w WHERE c."id" = w."+companion" AND ${FINGERPRINT} = w."+made" RETURNING c."id"` : 'SELECT 1'}
 ), forgotten AS (
   DELETE FROM "BackfillUndo" WHERE "id" = $1::int
 )

@@ -13,10 +13,15 @@ export function purposeOf(context: unknown): string | null {
   return texts.find((text): text is string => typeof text === 'string' && text !== '') ?? null;
 }
 
-/** The strings of `tags`, or else of `categories`, of a session's context that can be tags. */
+/** Bytes of a tag at most: the index on tags refuses a row with one that is larger than 2,700. */
+export const TAG_BYTES = 2600;
+
+/** The strings of `tags`, or else of `categories`, of a session's context. */
 export function tagsOf(context: unknown): string[] {
   const list = ['tags', 'categories'].map((name) => field(context, name)).find(Array.isArray) ?? [];
-  return list.filter((tag: unknown) => typeof tag === 'string' && tag !== '' && tag.length <= 256);
+  return list.filter(
+    (tag: unknown) => typeof tag === 'string' && Buffer.byteLength(tag) <= TAG_BYTES,
+  );
 }
 
 const MEMORY_TYPES: ReadonlyMap<string, string> = new Map([

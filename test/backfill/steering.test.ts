@@ -70,6 +70,109 @@ it('pauses, resumes and cancels within two seconds, each as often as one likes',
   expect(run?.changed).toBe(4000 - left);
 });
 
+/** Sleeps in the update of a session: a chunk that is at it takes long, and holds its lane. */
+const SLEEPY = (session: string, seconds: number) => `
+  CREATE FUNCTION "sleep"() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(${seconds}); RETURN NEW; END $$;
+  CREATE TRIGGER "sleepy" BEFORE UPDATE ON "AgentSession" FOR EACH ROW
+    WHEN (OLD."sessionId" = '${session}' AND OLD."sessionSource" IS NULL) EXECUTE FUNCTION "sleep"()`;
+
+const sleepers = async () =>
+  (
+    await db.sql(
+      `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'`,
+    )
+  ).length;
+
+const within2s = async <T>(work: Promise<T>): Promise<T> => {
+  const startedAt = Date.now();
+  const result = await work;
+  expect(Date.now() - startedAt).toBeLessThan(2000);
+  return result;
+};
+
+it('a start does not read the whole table, and says about how many rows it has', async () => {
+  await db.sql(`ALTER TABLE "AgentSession" SET (fillfactor = 10, autovacuum_enabled = false)`);
+  await seedPlain(db, 8000);
+  const read = async () =>
+    (
+      await db.sql(
+        `SELECT coalesce(sum(seq_tup_read), 0)::int AS n FROM pg_stat_user_tables WHERE relname = 'AgentSession'`,
+      )
+    )[0].n;
+  await sleep(1500); // until the server has the figures
+  const before = await read();
+  expect(await within2s(start(db.pool, SESSIONS))).toBe(true);
+  const { rows } = await db.status(SESSIONS);
+  expect(rows).toBeGreaterThan(0.8 * 8000);
+  expect(rows).toBeLessThan(1.2 * 8000);
+  await sleep(1500);
+  expect((await read()) - before).toBeLessThan(0.7 * 8000);
+});
+
+it('a table that is locked is said to be, and a start may be repeated', async () => {
+  await seedPlain(db, 100);
+  const holder = await db.pool.connect();
+  await holder.query(`BEGIN; LOCK TABLE "AgentSession"`);
+  const startedAt = Date.now();
+  await expect(start(db.pool, SESSIONS)).rejects.toMatchObject({
+    code: 'BUSY',
+    message: expect.stringContaining('a lock on the table "AgentSession"'),
+  });
+  expect(Date.now() - startedAt).toBeLessThan(30_000);
+  await holder.query('ROLLBACK');
+  holder.release();
+  expect(await start(db.pool, SESSIONS)).toBe(true);
+});
+
+it('a settling that takes long is in the way of no command', async () => {
+  await seedPlain(db, 300);
+  await db.sql(SLEEPY('session-1', 60));
+  const holder = await db.pool.connect();
+  await holder.query(
+    `BEGIN; SELECT FROM "AgentSession" WHERE "sessionId" = 'session-1' FOR UPDATE`,
+  );
+  await db.work();
+  await db.start({}, [SESSIONS]);
+  await expect.poll(async () => (await db.status(SESSIONS)).phase).toBe('settle');
+  await holder.query('ROLLBACK'); // all other phases are past that row
+  holder.release();
+  await expect.poll(sleepers).toBe(1);
+
+  // As if it had been paused in the moment between two statements.
+  await db.sql(`UPDATE "BackfillRun" SET "status" = 'paused'`);
+  expect(await within2s(resume(db.pool, SESSIONS))).toBe(true);
+  expect(await sleepers()).toBe(1);
+
+  expect(await within2s(pause(db.pool, SESSIONS))).toBe(true);
+  await expect.poll(sleepers, { timeout: 2000 }).toBe(0);
+  expect(await within2s(resume(db.pool, SESSIONS))).toBe(true);
+  await expect.poll(sleepers).toBe(1);
+
+  expect(await within2s(rollback(db.pool, SESSIONS))).toBe(true);
+  expect(await sleepers()).toBe(0);
+  expect(await db.finished([SESSIONS])).toMatchObject([{ status: 'rolled_back' }]);
+  expect(await filled()).toBe(0);
+});
+
+it('rollback takes back the chunk of an earlier run that is still under way', async () => {
+  await seedPlain(db, 300);
+  const plain = await contents(db);
+  await db.sql(SLEEPY('session-1', 5));
+  await db.work();
+  for (let run = 0; run < 2; run++) {
+    await db.start({}, [SESSIONS]);
+    await expect.poll(sleepers).toBe(1);
+    await sleep(500);
+    expect(await cancel(db.pool, SESSIONS)).toBe(true);
+  }
+  expect(await within2s(rollback(db.pool, SESSIONS))).toBe(true);
+  expect(await db.finished([SESSIONS])).toMatchObject([{ status: 'rolled_back' }]);
+  await expect.poll(sleepers).toBe(0);
+  await sleep(200);
+  expect(await contents(db)).toEqual(plain);
+  expect(await db.sql(`SELECT FROM "BackfillUndo"`)).toEqual([]);
+});
+
 it('rows that the database refuses are set apart, alone, until retry clears them', async () => {
   await seedPlain(db, 1000);
   await db.sql(
@@ -195,6 +298,38 @@ it('rollback restores exactly what was changed, leaves later changes alone, and 
     await db.sql(`SELECT "id", "learningMode" FROM "AI_Agent" WHERE "totalSessions" > 0`),
   ).toEqual([{ id: 'agent-3', learningMode: null }]);
   expect(await db.sql(`SELECT "agentId" FROM "AgentVersion"`)).toEqual([{ agentId: 'agent-3' }]);
+});
+
+it('rollback deletes a version only if all of it is as the backfill made it', async () => {
+  await seedPlain(db, 900); // agent-0 to agent-9
+  await db.sql(
+    `INSERT INTO "AgentVersion" ("id", "agentId", "versionNumber", "changes", "isActive", "activatedAt")
+     VALUES (gen_random_uuid(), 'agent-1', '2.0.0', '{}', true, now())`,
+  );
+  await db.work();
+  await db.start({}, [AGENTS]);
+  await db.finished([AGENTS]);
+  const by = (agent: number, set: string) =>
+    db.sql(`UPDATE "AgentVersion" SET ${set} WHERE "agentId" = $1 AND "versionNumber" = '1.0.0'`, [
+      `agent-${agent}`,
+    ]);
+  await db.sql(`DELETE FROM "AgentVersion" WHERE "versionNumber" = '2.0.0'`);
+  await by(1, `"isActive" = true, "activatedAt" = now()`);
+  await by(2, `"changes" = '{"configuration": {"model": "m"}, "notes": "the first"}'`);
+  await by(3, `"changes" = '{"configuration": {"model": "n"}}'`);
+  await by(4, `"createdById" = 'user'`);
+  await by(5, `"performance" = '{"score": 1}'`);
+  await by(6, `"isActive" = false`);
+  await by(7, `"createdAt" = now()`);
+  await by(8, `"deactivatedAt" = now()`);
+  // The agent is another by now, its version is not.
+  await db.sql(`UPDATE "AI_Agent" SET "configuration" = '{"model": "o"}' WHERE "id" = 'agent-9'`);
+  await rollback(db.pool, AGENTS);
+  expect(await db.finished([AGENTS])).toMatchObject([{ status: 'rolled_back' }]);
+  const left = await db.sql(`SELECT "agentId" FROM "AgentVersion" ORDER BY "agentId"`);
+  expect(left.map(({ agentId }) => agentId)).toEqual(
+    Array.from({ length: 8 }, (_, index) => `agent-${index + 1}`),
+  );
 });
 
 it('a dry run shows before and after, and changes nothing', async () => {

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import pg from 'pg';
@@ -8,7 +9,7 @@ import { createThrottle, DEFAULT_LIMITS, type Throttle } from '../../src/backfil
 import { openQueue, prepareQueues } from '../../src/queues/backend.ts';
 import { describeBackends } from '../support/pipeline.ts';
 import { startPostgres } from '../support/servers.ts';
-import { createFixture, seedPlain, SESSIONS, type Fixture } from './fixture.ts';
+import { createFixture, MEMORIES, seedPlain, SESSIONS, type Fixture } from './fixture.ts';
 
 const LIMITS = {
   lagMs: 1000,
@@ -110,6 +111,22 @@ describeBackends('a backfill', (locate) => {
         );
         await vacuuming;
       };
+    });
+  });
+
+  it('a lag query that hangs holds its run, is named, and leaves the others alone', async () => {
+    await holds(/held: replica lag cannot be read: .* lock timeout/, async () => {
+      const holder = await connect();
+      await holder.query(`BEGIN; LOCK TABLE "Heartbeat"`);
+      await db.start({}, [MEMORIES]);
+      expect(await db.finished([MEMORIES])).toMatchObject([{ status: 'completed' }]);
+      return () => holder.query('ROLLBACK');
+    });
+    await holds(/held: replica lag cannot be read: .* statement timeout/, async () => {
+      await db.sql(
+        `ALTER TABLE "Heartbeat" RENAME TO "Gone"; CREATE VIEW "Heartbeat" AS SELECT "behind" FROM "Gone", pg_sleep(60)`,
+      );
+      return () => db.sql(`DROP VIEW "Heartbeat"; ALTER TABLE "Gone" RENAME TO "Heartbeat"`);
     });
   });
 });
@@ -235,6 +252,48 @@ it('an autovacuum of the table holds it', async () => {
     await expect.poll(held).toBeUndefined();
     await throttle.close();
   } finally {
+    await pool.end();
+    await server.stop();
+  }
+});
+
+it('a replica that catches up or went away holds it', async () => {
+  const server = await startPostgres();
+  const pool = openPool(server.url, 2);
+  const location = { kind: 'postgres', url: server.url, prefix: 'annals' } as const;
+  const replicas: pg.Client[] = [];
+  /** A replica that takes what it is sent, unless its stream is paused, and never answers. */
+  const replicate = async (options: string) => {
+    const config = { connectionString: server.url, application_name: 'replica' };
+    const replica = new pg.Client({ ...config, replication: 'true' } as pg.ClientConfig);
+    replica.on('error', () => {});
+    await replica.connect();
+    replicas.push(replica);
+    replica.query(`START_REPLICATION ${options}`).catch(() => {});
+    return (replica as unknown as { connection: { stream: Socket } }).connection.stream;
+  };
+  try {
+    await prepareQueues(location);
+    const { rows } = await pool.query(`SELECT pg_current_wal_lsn() AS "lsn"`);
+    await pool.query(`SELECT pg_create_physical_replication_slot('standby', true);
+      CREATE TABLE "Much" AS SELECT repeat(md5(n::text), 30) FROM generate_series(1, 20000) n`);
+    const throttle = createThrottle(pool, location);
+    const held = () => throttle.holds('AgentSession', DEFAULT_LIMITS);
+    const prefix = 'held: replica lag cannot be read:';
+    await expect.poll(held).toBe(`${prefix} nobody reads the replication slot standby`);
+
+    const stream = await replicate(`SLOT standby PHYSICAL ${rows[0].lsn}`);
+    stream.pause();
+    await expect.poll(held).toBe(`${prefix} the replica replica is at catchup`);
+    stream.resume(); // a receiver of the log alone, that applies nothing, has no lag
+    await expect.poll(held, { timeout: 5000 }).toBeUndefined();
+    await replicas[0]!.end();
+    await expect.poll(held).toBe(`${prefix} nobody reads the replication slot standby`);
+    await pool.query(`SELECT pg_drop_replication_slot('standby')`);
+    await expect.poll(held).toBeUndefined();
+    await throttle.close();
+  } finally {
+    await Promise.all(replicas.map((replica) => replica.end()));
     await pool.end();
     await server.stop();
   }

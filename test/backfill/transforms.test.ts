@@ -1,3 +1,5 @@
+import { randomBytes } from 'node:crypto';
+
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
@@ -6,9 +8,12 @@ import { TRANSFORMS } from '../../src/backfill/transforms/index.ts';
 import { createMemory } from '../../src/services/memories.ts';
 import { upsertModuleState } from '../../src/services/moduleStates.ts';
 import { createSession } from '../../src/services/sessions.ts';
-import { contents, createFixture, type Fixture } from './fixture.ts';
+import { contents, createFixture, STATES, type Fixture } from './fixture.ts';
 
 // Odd rows, side by side: what each becomes. All of them go through one run.
+
+/** More than the index on tags takes. */
+const LARGE = randomBytes(2000).toString('hex');
 
 const CONTEXTS: [unknown, { purpose: string | null; tags: string[] }][] = [
   [
@@ -28,6 +33,8 @@ const CONTEXTS: [unknown, { purpose: string | null; tags: string[] }][] = [
     { tags: 'not a list', categories: ['x'] },
     { purpose: null, tags: ['x'] },
   ],
+  [{ tags: ['', ' ', 'x'.repeat(300)] }, { purpose: null, tags: ['', ' ', 'x'.repeat(300)] }],
+  [{ tags: ['é'.repeat(1300), LARGE, 'b'] }, { purpose: null, tags: ['é'.repeat(1300), 'b'] }],
   [['purpose', 'tags'], { purpose: null, tags: [] }],
   ['purpose', { purpose: null, tags: [] }],
   [42, { purpose: null, tags: [] }],
@@ -387,3 +394,31 @@ it(
     }
   },
 );
+
+it('states of one moment cost no more than states of distinct ones', async () => {
+  const { derive } = STATES.columns.find(({ name }) => name === 'previousStateId')!;
+  const seed = (moduleId: string, at: string) =>
+    db.sql(
+      `INSERT INTO "ModuleState" ("id", "moduleId", "state", "version", "createdAt", "updatedAt")
+       SELECT $1 || md5(n::text), $1, '{}', '1', ${at}, now() FROM generate_series(1, 4000) n`,
+      [moduleId],
+    );
+  await seed('one moment', `'2024-01-01'`);
+  await seed('distinct', `timestamp '2024-01-01' + n * interval '1 s'`);
+  await db.sql('VACUUM ANALYZE "ModuleState"');
+  /** Pages that it takes, whatever else the machine does. */
+  const pages = async (sql: string) => {
+    const [{ 'QUERY PLAN': plan }] = await db.sql(`EXPLAIN (ANALYZE, BUFFERS, FORMAT json) ${sql}`);
+    const { Plan: top } = plan[0];
+    return top['Shared Hit Blocks'] + top['Shared Read Blocks'];
+  };
+  const linking = (moduleId: string) =>
+    pages(`SELECT ${derive} FROM "ModuleState" t WHERE "moduleId" = '${moduleId}'`);
+  expect(await linking('one moment')).toBeLessThan(1.5 * (await linking('distinct')));
+  // As upsertModuleState looks for the newest one.
+  const newest = (moduleId: string) =>
+    pages(`SELECT * FROM "ModuleState" s WHERE "moduleId" = '${moduleId}'
+      AND NOT EXISTS (SELECT FROM "ModuleState" later WHERE later."previousStateId" = s."id")
+      ORDER BY "createdAt" DESC, "id" DESC LIMIT 1`);
+  expect(await newest('one moment')).toBeLessThan(20);
+});

@@ -1,3 +1,4 @@
+import { TAG_BYTES } from '../../services/derived.ts';
 import type { Transform } from '../transform.ts';
 
 /** The first of the names under which `context` holds a text; `->>` alone would print numbers too. */
@@ -19,7 +20,7 @@ export const agentSessions: Transform = {
       type: 'text[]',
       derive: `ARRAY(
         SELECT tag.value #>> '{}' FROM jsonb_array_elements(${array('tags', 'categories')}) WITH ORDINALITY AS tag (value, place)
-        WHERE jsonb_typeof(tag.value) = 'string' ORDER BY tag.place)`,
+        WHERE jsonb_typeof(tag.value) = 'string' AND octet_length(tag.value #>> '{}') <= ${TAG_BYTES} ORDER BY tag.place)`,
     },
     { name: 'sessionPurpose', type: 'text', derive: text('purpose', 'intent', 'goal') },
   ],

@@ -46,7 +46,6 @@ export const agents: Transform = {
       activatedAt: `CASE WHEN NOT EXISTS (SELECT FROM "AgentVersion" v WHERE v."agentId" = t."id" AND v."isActive") THEN t."createdAt" END`,
       createdAt: `t."createdAt"`,
     },
-    untouched: `c."deactivatedAt" IS NULL AND c."performance" IS NULL`,
   },
   after: recountSessions,
 };

@@ -1,10 +1,9 @@
 import { canonicalJson, sha256Hex } from '../../json.ts';
 import { COMPUTED, type Transform } from '../transform.ts';
 
-/** The state before `t` of the same module. Times may be equal; ids are not. */
+/** The state before `t` of the same module. Times may be equal; ids are not, and the index has both. */
 const BEFORE = `SELECT b."id" FROM "ModuleState" b
-        WHERE b."moduleId" = t."moduleId" AND b."createdAt" <= t."createdAt"
-          AND (b."createdAt", b."id") < (t."createdAt", t."id")
+        WHERE b."moduleId" = t."moduleId" AND (b."createdAt", b."id") < (t."createdAt", t."id")
         ORDER BY b."createdAt" DESC, b."id" DESC LIMIT 1`;
 
 /**

@@ -27,7 +27,7 @@ export async function startRuns(names: readonly string[], options: StartOptions)
   await inEnvironment({ ...options, needs }, async (environment) => {
     const pool = openPoolIn(environment);
     await ensureSchema(environment);
-    const begun = await whileWaiting('Counting rows', () =>
+    const begun = await whileWaiting('Starting', () =>
       Promise.all(tables.map((each) => start(pool, each, runOptions))),
     );
     const found = await readStatus(pool, namesOf(tables));
