@@ -14,7 +14,6 @@ export function openPool(databaseUrl: string, connections: number): pg.Pool {
 }
 
 export interface TransactionOptions {
-  isolation?: 'READ COMMITTED' | 'REPEATABLE READ';
   /** Milliseconds that a statement may take. Default 30,000. */
   statementTimeoutMs?: number;
   /** What comes of it is thrown away. Default false. */
@@ -23,29 +22,27 @@ export interface TransactionOptions {
 
 /**
  * Runs `work` as one transaction that never waits long for a lock, and that ends on the server by
- * itself when its process stops in the middle of it: a worker that is frozen cannot hold a lane.
+ * itself when its process stops in the middle of it: a worker that is frozen cannot hold a lane, nor
+ * can a statement whose process has died (where PostgreSQL can tell while it works).
  * Compiling a statement of this size (JIT) takes longer than it saves. Blocks are read in their
  * order and by one process: a lane goes on behind the last row that it was given.
  */
 export async function inTransaction<T>(
   pool: pg.Pool,
   work: (sql: Sql) => Promise<T>,
-  {
-    isolation = 'READ COMMITTED',
-    statementTimeoutMs = 30_000,
-    dryRun = false,
-  }: TransactionOptions = {},
+  { statementTimeoutMs = 30_000, dryRun = false }: TransactionOptions = {},
 ): Promise<T> {
   const client = await pool.connect();
   let broken: Error | undefined;
   try {
-    await client.query(`BEGIN ISOLATION LEVEL ${isolation};
+    await client.query(`BEGIN ISOLATION LEVEL READ COMMITTED;
       SET LOCAL lock_timeout = '1s';
       SET LOCAL statement_timeout = ${statementTimeoutMs};
       SET LOCAL idle_in_transaction_session_timeout = '20s';
       SET LOCAL jit = off;
       SET LOCAL synchronize_seqscans = off;
-      SET LOCAL max_parallel_workers_per_gather = 0`);
+      SET LOCAL max_parallel_workers_per_gather = 0;
+      SELECT set_config('client_connection_check_interval', '5s', true) WHERE version() ~ 'linux|apple|bsd'`);
     const result = await work(client);
     await client.query(dryRun ? 'ROLLBACK' : 'COMMIT');
     return result;

@@ -1,27 +1,54 @@
-import { classifyFault, serverMessage } from '../database/faults.ts';
+import { serverMessage } from '../database/faults.ts';
 import { one, type Sql } from './database.ts';
 import { PLACE, PLACES_PER_BLOCK, rowsBetween, type Place } from './lanes.ts';
+import { isRefusal, quarantine } from './parts.ts';
 import { fillSql, inputSql, needs, type Rows, type Transform } from './transform.ts';
 
-/** Fills in rows within the caller's transaction; returns how many were changed. */
+/**
+ * Fills in rows within the caller's transaction; returns how many were changed. A row of which
+ * nothing can be computed, such as JSON of a depth that no stack holds, is set apart.
+ */
 export async function fill(
   sql: Sql,
   transform: Transform,
   runId: string,
   rows: Rows,
-  wait: 'SKIP LOCKED' | 'NOWAIT' = 'SKIP LOCKED',
 ): Promise<number> {
-  const computed: Record<string, string> = {};
+  let computed = '{}';
   const { computation } = transform;
   if (computation) {
-    const inputs = await sql.query<{ id: string; input: string }>(
-      inputSql(transform, computation, rows, wait),
-      rows.params,
-    );
-    for (const { id, input } of inputs.rows) computed[id] = computation.compute(input);
+    const inputs = await sql.query<RowInput>(inputSql(transform, computation, rows), rows.params);
+    computed = await computeAll(sql, runId, inputs.rows, computation.compute);
   }
-  const params = [JSON.stringify(computed), runId, ...rows.params];
-  return (await one<{ changed: number }>(sql, fillSql(transform, rows, wait), params)).changed;
+  const params = [computed, runId, ...rows.params];
+  return (await one<{ changed: number }>(sql, fillSql(transform, rows), params)).changed;
+}
+
+export interface RowInput {
+  id: string;
+  input: string;
+}
+
+/**
+ * The computed values as a JSON object by id.
+ *
+ * @param runId - whose quarantine takes what cannot be computed; without one it is left out
+ */
+export async function computeAll(
+  sql: Sql,
+  runId: string | undefined,
+  inputs: readonly RowInput[],
+  compute: (input: string) => string,
+): Promise<string> {
+  const values = Object.create(null) as Record<string, string>; // an id may be `__proto__`
+  for (const { id, input } of inputs) {
+    try {
+      values[id] = compute(input);
+    } catch (error) {
+      if (runId !== undefined) await quarantine(sql, runId, id, `not computed: ${String(error)}`);
+    }
+  }
+  return JSON.stringify(values);
 }
 
 export interface Progress {
@@ -67,7 +94,7 @@ export async function fillChunk(
       }
       await sql.query('RELEASE SAVEPOINT part');
     } catch (error) {
-      if (classifyFault(error) !== 'data') throw error;
+      if (!isRefusal(error)) throw error;
       await sql.query('ROLLBACK TO SAVEPOINT part');
       size = Math.ceil(part.rows / 2);
       isWhole = false;
@@ -98,23 +125,34 @@ interface Part {
 const BLOCKS_PER_ROW = 8;
 
 /**
+ * Bytes of what is fetched to be computed from, at most, as they are on disk (the text may be some
+ * times as long): where wide rows follow narrow ones, a chunk of as many rows would not fit into memory.
+ */
+const MAX_INPUT_BYTES = 16 * 1024 * 1024;
+
+/**
  * Where about the next `limit` rows end. A part ends between two blocks, unless it is in one: so
  * a block is written by one chunk, and what a chunk writes to its own blocks is behind it. A
  * range of places is read in their order; were it not, the rows left out would be swept up.
  */
 async function nextPart(
   sql: Sql,
-  { table }: Transform,
+  transform: Transform,
   after: Place,
   high: Place,
   limit: number,
 ): Promise<Part> {
   const upTo = Math.min(high, startOfBlock(after) + limit * BLOCKS_PER_ROW * PLACES_PER_BLOCK);
-  const { last, rows } = await look(sql, table, after, upTo, limit);
+  const { last, rows, bytes } = await look(sql, transform, after, upTo, limit);
+  if (bytes > MAX_INPUT_BYTES && rows > 1) {
+    const fitting = Math.floor((rows * MAX_INPUT_BYTES) / bytes);
+    const fewer = Math.max(1, Math.min(fitting, rows >> 1));
+    return nextPart(sql, transform, after, high, fewer);
+  }
   if (last === null || rows < limit) return { end: upTo, rows };
   const end = startOfBlock(last);
   if (end <= after) return { end: last, rows };
-  const beyond = await look(sql, table, end, last, limit);
+  const beyond = await look(sql, transform, end, last, limit);
   return { end, rows: rows - beyond.rows };
 }
 
@@ -122,16 +160,18 @@ const startOfBlock = (place: Place) => place - (place % PLACES_PER_BLOCK);
 
 function look(
   sql: Sql,
-  table: string,
+  { table, computation }: Transform,
   after: Place,
   upTo: Place,
   limit: number,
-): Promise<{ last: Place | null; rows: number }> {
+): Promise<{ last: Place | null; rows: number; bytes: number }> {
   const { sql: which, params } = rowsBetween(after, upTo);
+  const size = computation ? `pg_column_size(${computation.input})` : '0';
   return one(
     sql,
-    `SELECT (SELECT ${PLACE} FROM (SELECT max(r."ctid") AS "ctid") t) AS "last", count(*)::int AS "rows"
-     FROM (SELECT t."ctid" FROM "${table}" t WHERE ${which(1)} LIMIT ${limit}) r`,
+    `SELECT (SELECT ${PLACE} FROM (SELECT max(r."ctid") AS "ctid") t) AS "last", count(*)::int AS "rows",
+       coalesce(sum(r."bytes"), 0)::float8 AS "bytes"
+     FROM (SELECT t."ctid", ${size} AS "bytes" FROM "${table}" t WHERE ${which(1)} LIMIT ${limit}) r`,
     params,
   );
 }
@@ -151,18 +191,4 @@ async function quarantinePart(
     params,
   );
   if (rows[0] && rows.length === 1) await quarantine(sql, runId, rows[0].id, reason);
-}
-
-/** Sets a row apart, with the reason. */
-export async function quarantine(
-  sql: Sql,
-  runId: string,
-  rowId: string,
-  reason: string,
-): Promise<void> {
-  await sql.query(
-    `INSERT INTO "BackfillQuarantine" ("runId", "rowId", "reason", "createdAt")
-     VALUES ($1, $2, $3, now() AT TIME ZONE 'utc') ON CONFLICT DO NOTHING`,
-    [runId, rowId, reason],
-  );
 }

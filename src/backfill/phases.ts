@@ -1,10 +1,11 @@
-import { classifyFault, serverMessage, sqlState } from '../database/faults.ts';
 import { one, type Sql } from './database.ts';
-import { fill, fillChunk, quarantine, type Progress } from './fill.ts';
+import { computeAll, fill, fillChunk, type Progress, type RowInput } from './fill.ts';
 import type { Phase, Place } from './lanes.ts';
+import { byParts } from './parts.ts';
 import {
   countStaleSql,
   listRemainingSql,
+  listStaleSql,
   needs,
   undoSql,
   unsetStaleSql,
@@ -29,6 +30,8 @@ export interface Lane {
 export interface Outcome extends Progress {
   /** For `settle`: too much is left, and the table has to be swept again. */
   again?: boolean;
+  /** Milliseconds until it makes sense to go on. */
+  waitMs?: number;
 }
 
 /** One chunk of each phase, within a transaction. */
@@ -42,16 +45,15 @@ export const PHASES: Record<Phase, (sql: Sql, lane: Lane) => Promise<Outcome>> =
    * Makes good what is no longer as it should be of what a chunk wrote: the source may have been
    * changed behind the cursor, and a state may have come in between two others.
    */
-  check: (sql, lane) =>
-    eachLogged(sql, lane, async (logId) => {
-      const computed = await computeWritten(sql, lane.transform, logId);
-      const stale = await sql.query<{ id: string }>(unsetStaleSql(lane.transform), [
-        computed,
-        logId,
-      ]);
-      if (stale.rows.length === 0) return 0;
+  check: (sql, { transform, runId, ...lane }) =>
+    eachLogged(sql, { transform, ...lane }, async (logId) => {
+      const computed = await computeWritten(sql, transform, logId, runId);
+      const stale = await sql.query<{ id: string }>(listStaleSql(transform), [computed, logId]);
       const ids = stale.rows.map(({ id }) => id);
-      return fill(sql, lane.transform, lane.runId, withIds(ids));
+      return byParts(sql, runId, ids, async (part) => {
+        await sql.query(unsetStaleSql(transform), [computed, logId, part]);
+        return fill(sql, transform, runId, withIds(part));
+      });
     }),
 
   settle,
@@ -68,7 +70,7 @@ export const PHASES: Record<Phase, (sql: Sql, lane: Lane) => Promise<Outcome>> =
 /** Takes the next chunk of the log after the lane's cursor. */
 async function eachLogged(
   sql: Sql,
-  { transform, cursor, high }: Lane,
+  { transform, cursor, high }: Pick<Lane, 'transform' | 'cursor' | 'high'>,
   work: (logId: number) => Promise<number>,
 ): Promise<Outcome> {
   const { rows } = await sql.query<{ id: number; passed: number }>(
@@ -89,17 +91,16 @@ export async function countStale(sql: Sql, transform: Transform, logId: number):
     .differing;
 }
 
-async function computeWritten(sql: Sql, transform: Transform, logId: number): Promise<string> {
-  const computed: Record<string, string> = {};
+async function computeWritten(
+  sql: Sql,
+  transform: Transform,
+  logId: number,
+  runId?: string,
+): Promise<string> {
   const { computation } = transform;
-  if (computation) {
-    const { rows } = await sql.query<{ id: string; input: string }>(
-      writtenInputSql(transform, computation),
-      [logId],
-    );
-    for (const { id, input } of rows) computed[id] = computation.compute(input);
-  }
-  return JSON.stringify(computed);
+  if (!computation) return '{}';
+  const { rows } = await sql.query<RowInput>(writtenInputSql(transform, computation), [logId]);
+  return computeAll(sql, runId, rows, computation.compute);
 }
 
 /** Rows that the first settling takes on; each later one takes four times as many. */
@@ -108,12 +109,22 @@ const SETTLE_ROWS = 5000;
 /** Rows that it fills in by one statement: all of them may have to be in memory. */
 const SETTLE_PART = 500;
 
+/** Milliseconds until rows that others have locked are looked at again. */
+const LOCKED_MS = 1000;
+
 /**
- * Ends a run at one moment of the database. The transaction is REPEATABLE READ: it sees the table
- * as of its start, fills in what is left there, and so leaves none as of that moment, whatever is
- * inserted while it works. A row that somebody changes meanwhile makes it fail and start over, and
- * so does one that is locked: they are few, since the table was swept right before. If too much
- * is left the lanes sweep once more; since the bound grows, the run ends however fast rows come in.
+ * Ends a run. As of the moment at which `listRemaining` looks at the table, and that has no other
+ * effect, the rows that it lists are all that is left; whatever comes in later is not the run's. They
+ * are few, since the table was swept before, and each is filled in as it is by then, however often
+ * it has been changed meanwhile: nothing conflicts with ordinary writes, and no list can grow. When
+ * none of them needs work any more, none is left as of that moment. Rows that somebody holds are
+ * waited for without a lock: the lane lists anew what there is by then.
+ *
+ * What was filled in before is right as of the moment at which the check began, which came after the
+ * sweep and has looked at all of it since. (The rows of the list are as new as this transaction.)
+ *
+ * If too much is left the lanes sweep once more; since the bound grows, the run ends however fast
+ * rows come in.
  */
 async function settle(sql: Sql, lane: Lane): Promise<Outcome> {
   const { transform, runId } = lane;
@@ -127,60 +138,47 @@ async function settle(sql: Sql, lane: Lane): Promise<Outcome> {
   const ids = rows.map(({ id }) => id);
   const outcome: Outcome = { cursor: lane.high, passed: 0, changed: 0, isDone: true };
   if (ids.length > bound) return { ...outcome, again: true };
-  try {
-    for (let first = 0; first < ids.length; first += SETTLE_PART) {
-      const part = ids.slice(first, first + SETTLE_PART);
-      outcome.changed += await fillIds(sql, transform, runId, part);
+  const fillAll = async (which: readonly string[]) => {
+    for (let first = 0; first < which.length; first += SETTLE_PART) {
+      const part = which.slice(first, first + SETTLE_PART);
+      outcome.changed += await byParts(sql, runId, part, (some) =>
+        fill(sql, transform, runId, withIds(some)),
+      );
     }
-  } catch (error) {
-    if (sqlState(error) !== UNIQUE_VIOLATION) throw error;
-    return { ...outcome, again: true };
+  };
+  await fillAll(ids);
+  // Who was locked a moment ago may be free by now; who is free and stays as it is never will change.
+  const free = await needing(sql, lane, ids, 'FOR NO KEY UPDATE OF t SKIP LOCKED');
+  await fillAll(free);
+  const left = new Set(await needing(sql, lane, ids));
+  const remaining = free.filter((id) => left.has(id)).length;
+  if (left.size > remaining) {
+    return { ...outcome, cursor: lane.cursor, isDone: false, waitMs: LOCKED_MS };
   }
-  const left = await one<{ remaining: number }>(
-    sql,
-    `SELECT count(*)::int AS "remaining" FROM "${transform.table}" t
-     WHERE t."id" = ANY ($1::text[]) AND ${needs(transform)}
-       AND NOT EXISTS (SELECT FROM "BackfillQuarantine" q WHERE q."runId" = $2::uuid AND q."rowId" = t."id")`,
-    [ids, runId],
-  );
   await sql.query(
     `UPDATE "BackfillRun" r
      SET "remaining" = $2, "differing" = 0, "finishedAt" = clock_timestamp() AT TIME ZONE 'utc',
        "status" = CASE WHEN $2 = 0 AND NOT EXISTS (SELECT FROM "BackfillQuarantine" q WHERE q."runId" = r."id")
          THEN 'completed' ELSE 'completed_with_errors' END
      WHERE "id" = $1 AND "status" = 'running'`,
-    [runId, left.remaining],
+    [runId, remaining],
   );
   return outcome;
 }
 
-const UNIQUE_VIOLATION = '23505';
-
-async function fillIds(
+/** Which of the rows still need work. */
+async function needing(
   sql: Sql,
-  transform: Transform,
-  runId: string,
+  { transform, runId }: Lane,
   ids: readonly string[],
-): Promise<number> {
-  if (ids.length === 0) return 0;
-  try {
-    await sql.query('SAVEPOINT part');
-    const changed = await fill(sql, transform, runId, withIds(ids), 'NOWAIT');
-    await sql.query('RELEASE SAVEPOINT part');
-    return changed;
-  } catch (error) {
-    if (classifyFault(error) !== 'data') throw error;
-    await sql.query('ROLLBACK TO SAVEPOINT part');
-    // This snapshot cannot tell a value that is taken for good from one that was taken just now.
-    if (sqlState(error) === UNIQUE_VIOLATION) throw error;
-    if (ids.length === 1) {
-      await quarantine(sql, runId, ids[0] as string, serverMessage(error));
-      return 0;
-    }
-    const middle = ids.length >> 1;
-    return (
-      (await fillIds(sql, transform, runId, ids.slice(0, middle))) +
-      (await fillIds(sql, transform, runId, ids.slice(middle)))
-    );
-  }
+  lock = '',
+): Promise<string[]> {
+  const { rows } = await sql.query<{ id: string }>(
+    `SELECT t."id" FROM "${transform.table}" t
+     WHERE t."id" = ANY ($1::text[]) AND ${needs(transform)}
+       AND NOT EXISTS (SELECT FROM "BackfillQuarantine" q WHERE q."runId" = $2::uuid AND q."rowId" = t."id")
+     ORDER BY t."id" ${lock}`,
+    [ids, runId],
+  );
+  return rows.map(({ id }) => id);
 }

@@ -135,7 +135,7 @@ function rowsLeft(run: Run, phase: 'fill' | 'check' | 'undo'): number {
 function fractionOf(run: Run): number {
   const { status, phase, rows } = run;
   if (status.startsWith('completed') || status === 'rolled_back') return 1;
-  if (phase === 'sweep' || phase === 'settle') return 0.999;
+  if (phase === 'settle') return 0.999;
   const fill = of(run, 'fill');
   const passed = of(run, phase)?.rowsPassed ?? 0;
   if (phase === 'undo') return rows === 0 ? 0 : Math.min(1, passed / rows);
@@ -143,7 +143,7 @@ function fractionOf(run: Run): number {
   // What the rows so far did not need, the later ones will hardly need to have checked.
   const share = fill && fill.rowsPassed > 0 ? fill.rowsChanged / fill.rowsPassed : 1;
   const check = checkCost(run) * share;
-  if (phase === 'fill') return filled / (1 + check);
+  if (phase === 'fill' || phase === 'sweep') return filled / (1 + check);
   const toCheck = rowsLeft(run, 'check') + passed;
   const checked = toCheck === 0 ? 1 : passed / toCheck;
   return (1 + check * checked) / (1 + check);
@@ -161,7 +161,7 @@ function busyMsLeft(run: Run): number | undefined {
   if (!fill || fillLeft === undefined) return undefined;
   const fillMs = fill.busyMs + fillLeft;
   const end = END_COST * fillMs;
-  if (run.phase === 'fill') {
+  if (run.phase === 'fill' || run.phase === 'sweep') {
     const share = fill.rowsPassed > 0 ? fill.rowsChanged / fill.rowsPassed : 1;
     return fillLeft + checkCost(run) * share * fillMs + end;
   }

@@ -53,10 +53,7 @@ export interface RunOptions {
 }
 
 /** To settle is to look at the whole table at one moment, which may take an hour. */
-const SETTLING: TransactionOptions = {
-  isolation: 'REPEATABLE READ',
-  statementTimeoutMs: 3_600_000,
-};
+const SETTLING: TransactionOptions = { statementTimeoutMs: 3_600_000 };
 
 /**
  * Works on one chunk of a lane. Its rows, its cursor, its counters and its new token are one
@@ -67,7 +64,7 @@ export async function workLane(bench: Workbench, task: Task): Promise<Step> {
   try {
     const held = await holdBack(bench, task);
     if (held) return held;
-    if (task.phase === 'settle') await transformOf(task.table).after?.(bench.prisma);
+    if (task.phase === 'settle') await finishUp(bench, task);
     return await inTransaction(
       bench.pool,
       (sql) => work(sql, bench, task),
@@ -75,6 +72,26 @@ export async function workLane(bench: Workbench, task: Task): Promise<Step> {
     );
   } catch (error) {
     return recover(bench, task, error);
+  }
+}
+
+/**
+ * What follows a table's rows, such as the recount of sessions, which may take longer than the lease:
+ * it is renewed meanwhile. It is not repeated by whoever comes after a commit, and safe to repeat.
+ */
+async function finishUp({ pool, prisma, leaseMs }: Workbench, task: Task): Promise<void> {
+  const { after } = transformOf(task.table);
+  if (!after) return;
+  const renew = () =>
+    pool.query(
+      `UPDATE "BackfillLane" SET "dueAt" = now() AT TIME ZONE 'utc' + $3 * interval '1 ms' WHERE "id" = $1 AND "token" = $2`,
+      [task.lane, task.token, leaseMs],
+    );
+  const timer = setInterval(() => void renew().catch(() => {}), leaseMs / 3);
+  try {
+    await after(prisma);
+  } finally {
+    clearInterval(timer);
   }
 }
 
@@ -88,6 +105,7 @@ async function work(sql: Sql, bench: Workbench, task: Task): Promise<Step> {
   const startedAt = performance.now();
   const outcome = await PHASES[task.phase](sql, lane);
   const tookMs = performance.now() - startedAt;
+  const restMs = Math.max(options.restMs, outcome.waitMs ?? 0);
   const chunkRows = outcome.isTelling
     ? Math.min(
         options.maxChunkRows,
@@ -111,7 +129,7 @@ async function work(sql: Sql, bench: Workbench, task: Task): Promise<Step> {
       outcome.passed,
       outcome.changed,
       Math.round(tookMs),
-      bench.leaseMs + options.restMs,
+      bench.leaseMs + restMs,
       // Small chunks cost more a row, and the first ones are small: they say little of larger ones.
       Math.min(1, lane.chunkRows / chunkRows),
     ],
@@ -134,7 +152,7 @@ async function work(sql: Sql, bench: Workbench, task: Task): Promise<Step> {
     tookMs: Math.round(tookMs),
     lanesChanged,
     ...(!outcome.isDone && {
-      next: { ...task, token: task.token + 1, delayMs: options.restMs },
+      next: { ...task, token: task.token + 1, delayMs: restMs },
     }),
   };
 }
@@ -189,8 +207,11 @@ async function claim(
   return row && { lane: { ...row, transform: transformOf(row.tableName) }, options: row.options };
 }
 
-/** The phase that follows one. A settling that finds too much goes back to the sweep. */
-const AFTER = { fill: 'check', check: 'sweep', sweep: 'settle', settle: 'sweep' } as const;
+/**
+ * The phase that follows one. The check comes after all that may write much, so that what it has seen
+ * is right to the end. A settling that finds too much goes back to the sweep.
+ */
+const AFTER = { fill: 'sweep', sweep: 'check', check: 'settle', settle: 'sweep' } as const;
 
 /**
  * When the last lane of a phase is done, opens those of the next one. Lanes that end at once take
@@ -234,6 +255,9 @@ async function enterNextPhase(
 const BROKEN = /^(0A|3F|42)/;
 const STATEMENT_TIMEOUT = '57014';
 
+/** Conflicts with other transactions, which are a matter of moments. */
+const IN_THE_WAY: ReadonlySet<string> = new Set(['40001', '40P01', '55P03', '23505']);
+
 /** Milliseconds until a chunk that was in somebody's way is tried again, one that reads the whole table, and one whose server is away. */
 const RETRY_MS = { conflict: 250, settle: 1000, away: 1000 };
 
@@ -262,6 +286,13 @@ async function recover(bench: Workbench, task: Task, error: unknown): Promise<St
     await note(
       `UPDATE "BackfillLane" SET "chunkRows" = greatest(${CHUNK_ROWS.min}, "chunkRows" / 10) WHERE "id" = $1 AND "token" = $2`,
       [task.lane, task.token],
+    );
+  }
+  if (!IN_THE_WAY.has(state)) {
+    await note(
+      `UPDATE "BackfillRun" SET "reason" = $2
+       WHERE "id" = (SELECT "runId" FROM "BackfillLane" WHERE "id" = $1) AND "status" = 'running'`,
+      [task.lane, `a chunk is tried again and again: ${reason}`],
     );
   }
   return retry(task.phase === 'settle' ? RETRY_MS.settle : RETRY_MS.conflict);

@@ -119,10 +119,8 @@ const stale = (column: Column) =>
  *   sets only what `picked` found unset. A row that was deleted is not there to be locked.
  *
  * Its parameters: $1 computed values (JSON object by id), $2 the run, and then those of `rows`.
- *
- * @param wait - how to meet locked rows: `SKIP LOCKED` or `NOWAIT`
  */
-export function fillSql(transform: Transform, rows: Rows, wait: 'SKIP LOCKED' | 'NOWAIT'): string {
+export function fillSql(transform: Transform, rows: Rows): string {
   const { table, columns, companion } = transform;
   const which = rows.sql(3);
   const extra = Object.entries(companion?.values ?? {});
@@ -135,7 +133,7 @@ WITH picked AS MATERIALIZED (
   WHERE ${which} AND $1::jsonb IS NOT NULL AND ${needs(transform)}
     AND NOT EXISTS (SELECT FROM "BackfillQuarantine" q WHERE q."runId" = $2::uuid AND q."rowId" = t."id")
   ORDER BY t."id"
-  FOR NO KEY UPDATE OF t ${wait}
+  FOR NO KEY UPDATE OF t SKIP LOCKED
 ), changed AS (
   UPDATE "${table}" t
   SET ${columns.map(({ name }) => `"${name}" = coalesce(p."${name}", t."${name}")`).join(', ')}
@@ -163,32 +161,33 @@ SELECT count(*)::int AS "changed" FROM changed`;
 }
 
 /** The inputs of a `Computation`, of rows locked as `fillSql` locks them, so that they stay as read. */
-export const inputSql = (
-  { table }: Transform,
-  { column, input }: Computation,
-  rows: Rows,
-  wait: 'SKIP LOCKED' | 'NOWAIT',
-) => `
+export const inputSql = ({ table }: Transform, { column, input }: Computation, rows: Rows) => `
 SELECT t."id", ${input} AS "input" FROM "${table}" t
 WHERE ${rows.sql(1)} AND t."${column}" IS NULL
-ORDER BY t."id" FOR NO KEY UPDATE OF t ${wait}`;
+ORDER BY t."id" FOR NO KEY UPDATE OF t SKIP LOCKED`;
+
+const staleRows = (transform: Transform) => `
+  SELECT t."id" FROM "${transform.table}" t JOIN w ON w."id" = t."id"
+  WHERE $1::jsonb IS NOT NULL AND (${transform.columns.map(stale).join('\n    OR ')})`;
 
 /**
- * Unsets what a chunk ($2) wrote and what is no longer right, such as the link of a state when
- * another one came in before it, and returns the rows, which are then filled in anew.
+ * Locks and lists the rows in which what a chunk ($2) wrote is no longer right, such as the link of
+ * a state when another one came in before it.
  */
+export const listStaleSql = (transform: Transform) => `
+WITH w AS MATERIALIZED (${written(transform, '$2::int')}
+)${staleRows(transform)}
+  ORDER BY t."id" FOR NO KEY UPDATE OF t`;
+
+/** Unsets these values in some ($3) of the rows that are locked, which are then filled in anew. */
 export const unsetStaleSql = (transform: Transform) => `
 WITH w AS MATERIALIZED (${written(transform, '$2::int')}
-), stale AS MATERIALIZED (
-  SELECT t."id" FROM "${transform.table}" t JOIN w ON w."id" = t."id"
-  WHERE $1::jsonb IS NOT NULL AND (${transform.columns.map(stale).join('\n    OR ')})
-  ORDER BY t."id" FOR NO KEY UPDATE OF t
+), stale AS MATERIALIZED (${staleRows(transform)} AND t."id" = ANY ($3::text[])
 )
 UPDATE "${transform.table}" t
 SET ${transform.columns.map((c) => `"${c.name}" = CASE WHEN ${stale(c)} THEN ${c.unset ?? 'NULL'} ELSE t."${c.name}" END`).join(', ')}
 FROM w, stale s
-WHERE t."id" = w."id" AND t."id" = s."id"
-RETURNING t."id"`;
+WHERE t."id" = w."id" AND t."id" = s."id"`;
 
 /** Counts what is wrong of what a chunk ($2) wrote, in rows that nobody else has written since. */
 export const countStaleSql = (transform: Transform) => `

@@ -2,6 +2,7 @@ import type pg from 'pg';
 
 import { inTransaction, one } from './database.ts';
 import { fill } from './fill.ts';
+import { byParts } from './parts.ts';
 import { countStale } from './phases.ts';
 import { countRemainingSql, needs, withIds, type Transform } from './transform.ts';
 
@@ -57,6 +58,8 @@ export interface DryRun {
   rowsPerSecond: number;
   /** Milliseconds for the whole table in one lane. */
   estimateMs: number;
+  /** Rows of the sample that the database refused, and why. */
+  refused: { id: string; reason: string }[];
   examples: { before: Record<string, unknown>; after: Record<string, unknown> }[];
 }
 
@@ -93,8 +96,12 @@ export function dryRun(pool: pg.Pool, transform: Transform): Promise<DryRun> {
       );
       const before = await look();
       const startedAt = performance.now();
-      await fill(sql, transform, run.id, withIds(ids));
+      await byParts(sql, run.id, ids, (part) => fill(sql, transform, run.id, withIds(part)));
       const tookMs = performance.now() - startedAt;
+      const refused = await sql.query<{ id: string; reason: string }>(
+        `SELECT "rowId" AS "id", "reason" FROM "BackfillQuarantine" WHERE "runId" = $1 ORDER BY "rowId"`,
+        [run.id],
+      );
       const after = await look();
       const sampled = sample.rows.length;
       const rowsPerSecond = tookMs === 0 ? 0 : Math.round((1000 * ids.length) / tookMs);
@@ -105,6 +112,7 @@ export function dryRun(pool: pg.Pool, transform: Transform): Promise<DryRun> {
         needing: ids.length,
         rowsPerSecond,
         estimateMs: sampled === 0 ? 0 : Math.round((tookMs * rows) / sampled),
+        refused: refused.rows,
         examples: before.rows.flatMap((row, index) => {
           const filled = after.rows[index];
           return filled ? [{ before: row, after: filled }] : [];

@@ -19,6 +19,7 @@ import { createThrottle } from './throttle.ts';
 import { priorityOf } from './transform.ts';
 import { readStatus } from './status.ts';
 import { TRANSFORMS, transformOf } from './transforms/index.ts';
+import { CHUNK_ROWS } from './tuner.ts';
 import { workLane, type Step, type Task, type Workbench } from './step.ts';
 
 export interface BackfillWorkerOptions {
@@ -139,7 +140,8 @@ async function readPercentages(pool: pg.Pool): Promise<Map<string, number>> {
 /**
  * Gives lanes that are due a new token and a new task. A lane whose chunk is being committed is
  * locked, and left alone: its worker lives. `revivals` counts the chunks that may be repeated, so
- * lanes that were only waiting to be begun do not count.
+ * lanes that were only waiting to be begun do not count. A chunk that may have ended its worker is
+ * not repeated in that size.
  */
 async function reviveLanes(bench: Workbench, send: (step: Step) => Promise<void>): Promise<void> {
   const { rows } = await bench.pool.query<Task>(
@@ -150,6 +152,7 @@ async function reviveLanes(bench: Workbench, send: (step: Step) => Promise<void>
      )
      UPDATE "BackfillLane" l
      SET "token" = "token" + 1, "revivals" = "revivals" + ("token" > 0)::int,
+       "chunkRows" = CASE WHEN "token" > 0 THEN greatest(${CHUNK_ROWS.min}, "chunkRows" / 2) ELSE "chunkRows" END,
        "dueAt" = now() AT TIME ZONE 'utc' + $1 * interval '1 ms'
      FROM due WHERE l."id" = due."id"
      RETURNING l."id" AS "lane", l."token", l."phase", due."tableName" AS "table"`,

@@ -23,7 +23,7 @@ export function chosen(names: readonly string[]): readonly Transform[] {
 /** @throws {UsageError} naming the option that is out of its range */
 export function runOptionsOf(options: StartOptions): RunOptions {
   return {
-    targetMs: whole('--target-ms', options.targetMs, 10, 60_000),
+    targetMs: whole('--target-ms', options.targetMs, 10, 10_000),
     lanes: whole('--lanes', options.lanes, 1, 64),
     maxChunkRows: whole('--max-chunk-rows', options.maxChunkRows, CHUNK_ROWS.min, CHUNK_ROWS.max),
     restMs: whole('--rest-ms', options.restMs, 0, 60_000),

@@ -100,6 +100,7 @@ export function dryRuns(found: readonly DryRun[]): string {
   const lines = found.flatMap((each) => [
     `${each.table}: ${each.needing.toLocaleString('en')} of ${each.sampled.toLocaleString('en')} sampled rows need work.`,
     `  All ${each.rows.toLocaleString('en')} take about ${duration(each.estimateMs)} in one lane.`,
+    ...each.refused.map(({ id, reason }) => `  ${shown(id)} would be set apart: ${reason}`),
     ...each.examples.flatMap(({ before, after }) => [
       `  ${shown(before['id'])}`,
       ...Object.keys(after)
