@@ -155,8 +155,9 @@ export const SETTINGS = {
     true,
   ),
   ANNALS_BOARD_TOKEN: setting(
-    credential(16),
-    'Bearer token for programs such as Prometheus, of at least 16 characters.',
+    // A header ends at white space: no request could ever bring such a token.
+    credential(16).refine((token) => !/\s/.test(token ?? ''), { error: 'takes no white space' }),
+    'Bearer token for programs such as Prometheus, of at least 16 characters, none of them white space.',
     true,
   ),
   ANNALS_BOARD_READ_ONLY: setting(

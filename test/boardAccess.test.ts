@@ -41,6 +41,13 @@ it('takes no weak credentials, and does not repeat them', () => {
   expect(start).toThrow(/ANNALS_BOARD_PASSWORD: got a value \(hidden\)[^]*ANNALS_BOARD_TOKEN/);
 });
 
+it('takes no token that no header could bring', () => {
+  for (const token of ['battery staple 0123', 'battery-staple-0123 ', 'battery-staple\t0123']) {
+    const start = () => testConfig({ ANNALS_BOARD_TOKEN: token });
+    expect(start).toThrow(/ANNALS_BOARD_TOKEN: got a value \(hidden\); takes no white space/);
+  }
+});
+
 describe('with credentials', () => {
   it.each([
     ['the password', basic('annals', 'correct horse'), 200],

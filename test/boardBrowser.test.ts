@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 
 import { chromium, type Browser, type BrowserContext, type Page } from 'playwright-core';
@@ -13,6 +14,7 @@ import { startWorkers, type Workers } from '../src/workers/runtime.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { sample } from './support/events.ts';
 import { seedParents, testConfig, testProducer } from './support/pipeline.ts';
+import { spawnTsx } from './support/process.ts';
 
 const CHROMIUM = process.env['CHROMIUM'] ?? '/usr/bin/chromium';
 const isMissing = !existsSync(CHROMIUM);
@@ -103,6 +105,48 @@ describe.skipIf(isMissing)('the board in Chromium', () => {
     await expect.poll(width).toBeLessThanOrEqual(360);
     await page.setViewportSize({ width: 1280, height: 900 });
   });
+
+  it('shows live figures while the demo runs, and a lag of just now', async () => {
+    const demo = spawnTsx('src/demo/main.ts', ['--board', '--events', '60000'], {
+      DATABASE_URL: undefined,
+      REDIS_URL: undefined,
+      ANNALS_BOARD_PORT: '0',
+    });
+    const exited = once(demo, 'exit');
+    let output = '';
+    demo.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
+    const url = () => /^board: (http:\S+)$/m.exec(output)?.[1] ?? output;
+    await expect.poll(url, { timeout: 60_000 }).toMatch(/^http/);
+    const seen = await context.newPage();
+    seen.on('pageerror', (error) => complaints.push(error.message));
+    // Counts what each look adds.
+    await seen.addInitScript(`window.listeners = 0;
+      const add = document.addEventListener;
+      document.addEventListener = function (type, ...rest) {
+        if (type === 'visibilitychange') window.listeners++;
+        return add.call(this, type, ...rest);
+      };`);
+    await seen.goto(url());
+    const tile = async (title: string) =>
+      (await seen.locator('.tile', { hasText: title }).locator('b').textContent()) ?? '';
+    const rates = new Set<string>();
+    const lags = new Set<string>();
+    await expect
+      .poll(
+        async () => {
+          rates.add(await tile('Committed'));
+          lags.add(await tile('Lag'));
+          return [...rates].filter((rate) => /^[1-9]/.test(rate)).length;
+        },
+        { timeout: 60_000, interval: 500 },
+      )
+      .toBeGreaterThan(1); // it moves
+    for (const lag of lags) expect(lag).toMatch(/^(–|[\d.]+ (ms|s|min))$/);
+    expect(await seen.evaluate('listeners')).toBe(1);
+    expect(complaints).toEqual([]);
+    await seen.close();
+    expect((await exited)[0], output).toBe(0);
+  }, 150_000);
 
   it('lists all queues, and a dead letter that is retried there becomes a row', async () => {
     const producer = testProducer(location);

@@ -16,6 +16,7 @@ interface Line {
   msg: string;
   queue?: string;
   job?: string;
+  reason?: string;
   [field: string]: unknown;
 }
 
@@ -97,7 +98,7 @@ describeRedis('a job that is not JSON', () => {
     }
     const workers = await work(location);
     await drained(queues);
-    const reasons = lines.flatMap(({ job, reason }) => (job && reason ? [String(reason)] : []));
+    const reasons = lines.flatMap(({ job, reason }) => (job && reason ? [reason] : []));
     expect(reasons).toHaveLength(spoilt.length);
     for (const reason of reasons)
       expect(reason).toMatch(/^the job's data is not JSON( at position \d+)?$/);

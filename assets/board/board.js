@@ -164,11 +164,13 @@ async function look() {
 }
 
 async function keepLive() {
+  let wake;
+  document.addEventListener('visibilitychange', () => wake?.());
   for (;;) {
     await look();
     await new Promise((resolve) => {
+      wake = resolve;
       setTimeout(resolve, EVERY_MS);
-      document.addEventListener('visibilitychange', resolve, { once: true });
     });
   }
 }

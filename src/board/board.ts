@@ -41,7 +41,7 @@ export async function startBoard(options: BoardOptions): Promise<Board> {
   const closer = new Closer(log);
   try {
     const queues = openAllQueues(location);
-    closer.add('queues', queues.close);
+    closer.add('queues', () => queues.close());
     const spools = [configuredSpoolFolder(config), spoolFolder(config, location)];
     const watch = startWatch({ databaseUrl, queues, spools });
     closer.add('watch', () => watch.close());
