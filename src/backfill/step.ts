@@ -165,7 +165,7 @@ async function holdBack(
   { pool, throttle, leaseMs }: Workbench,
   task: Task,
 ): Promise<Step | undefined> {
-  if (!throttle || task.phase === 'settle') return undefined;
+  if (!throttle) return undefined;
   const { rows } = await pool.query<{ id: string; reason: string | null; options: RunOptions }>(
     `SELECT r."id", r."reason", r."options" FROM "BackfillRun" r JOIN "BackfillLane" l ON l."runId" = r."id"
      WHERE l."id" = $1 AND l."token" = $2 AND r."status" = 'running'`,

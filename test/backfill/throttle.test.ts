@@ -114,6 +114,21 @@ describeBackends('a backfill', (locate) => {
     });
   });
 
+  it('a settling is held as a chunk is', async () => {
+    const holder = await connect();
+    await holder.query(`BEGIN; SELECT FROM "InteractionMemory" LIMIT 1 FOR UPDATE`);
+    await db.start({ limits: LIMITS }, [MEMORIES]);
+    await expect.poll(async () => (await db.status(MEMORIES)).phase).toBe('settle');
+    await db.sql(`UPDATE "Heartbeat" SET "behind" = 1500`);
+    const reason = async () => (await db.status(MEMORIES)).reason;
+    await expect.poll(reason).toMatch(/held: a replica is behind by 1500 ms/);
+    await holder.query('ROLLBACK');
+    await sleep(1500);
+    expect(await db.status(MEMORIES)).toMatchObject({ status: 'running', phase: 'settle' });
+    await db.sql(`UPDATE "Heartbeat" SET "behind" = 0`);
+    expect(await db.finished([MEMORIES])).toMatchObject([{ status: 'completed' }]);
+  });
+
   it('a lag query that hangs holds its run, is named, and leaves the others alone', async () => {
     await holds(/held: replica lag cannot be read: .* lock timeout/, async () => {
       const holder = await connect();
