@@ -30,6 +30,31 @@ const POISONS: [what: string, json: string, field: string | null][] = [
   ['a value out of range', withField('usefulness', '1.01'), 'usefulness'],
 ];
 
+it("what a trigger of the database's owner raises is a verdict on the event, not an outage", async () => {
+  const db = await createTestDatabase();
+  const location: QueueLocation = { kind: 'postgres', url: db.url, prefix: 'annals' };
+  await seedParents(db);
+  await db.sql(`CREATE FUNCTION choosy() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN IF NEW."context" = ''no'' THEN RAISE EXCEPTION ''not that one''; END IF; RETURN NEW; END'`);
+  await db.sql(`CREATE TRIGGER choosy BEFORE INSERT ON "MemoryAccess"
+    FOR EACH ROW EXECUTE FUNCTION choosy()`);
+  const workers = await testWorkers(db, location);
+  const producer = testProducer(location);
+  for (let n = 0; n < 20; n++) {
+    const event = { ...sample('memory-access', n), ...(n === 7 && { context: 'no' }) };
+    producer.emit('memory-access', event as never);
+  }
+  await producer.close();
+  await expect.poll(() => workers.stats()['memory-access'].inserted).toBe(19);
+  await expect.poll(() => workers.stats()['memory-access'].refused).toBe(1);
+  const reason = async () =>
+    (await db.sql(`SELECT failed_reason AS reason FROM annals.job WHERE state = 'failed'`))[0]
+      ?.reason;
+  await expect.poll(reason).toContain('not that one');
+  await workers.stop(10_000);
+  await db.drop();
+});
+
 it('a batch that PostgreSQL has no time for is halved until it has', async () => {
   const db = await createTestDatabase();
   const location: QueueLocation = { kind: 'postgres', url: db.url, prefix: 'annals' };

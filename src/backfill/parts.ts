@@ -1,12 +1,12 @@
 import { classifyFault, serverMessage, sqlState } from '../database/faults.ts';
 import type { Sql } from './database.ts';
 
-/** Raised by a trigger of the database's owner, and a row that is damaged on disk. */
-const REFUSED = /^(P0|XX001$)/;
+/** A row that is damaged on disk. */
+const DATA_CORRUPTED = 'XX001';
 
 /** Whether a row is at fault: what the server answers for it does not change by waiting. */
 export const isRefusal = (error: unknown): boolean =>
-  classifyFault(error) === 'data' || REFUSED.test(sqlState(error) ?? '');
+  classifyFault(error) === 'data' || sqlState(error) === DATA_CORRUPTED;
 
 const UNIQUE_VIOLATION = '23505';
 

@@ -20,6 +20,7 @@ const DATA_CLASSES = new Set([
   '23', // integrity constraint violation
   '44', // WITH CHECK OPTION violation
   '54', // program limit exceeded: an index row too large, nesting too deep
+  'P0', // raised by a trigger of the database's owner
 ]);
 
 const CONFLICTS = new Set([

@@ -8,7 +8,7 @@ import {
 import { Redis } from 'ioredis';
 import pg from 'pg';
 
-import { Connection } from '../database/connection.ts';
+import { Connection, KEEP_ALIVE } from '../database/connection.ts';
 import { flattenJson } from '../json.ts';
 import { isOutage } from '../outage.ts';
 import { createPatientPostgresBackend } from './patient.ts';
@@ -115,7 +115,7 @@ export function connect(
       max: role === 'producer' ? 2 : 4,
       ...(role === 'producer' && { query_timeout: COMMAND_TIMEOUT_MS }),
       connectionTimeoutMillis: 5000,
-      keepAlive: true,
+      ...KEEP_ALIVE,
       Client: Connection,
       application_name: `annals ${role}`,
       types: { getTypeParser: parserOf },

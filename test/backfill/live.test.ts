@@ -11,7 +11,15 @@ import { createSession } from '../../src/services/sessions.ts';
 import { createAgentVersion } from '../../src/services/agents.ts';
 import { upsertModuleState } from '../../src/services/moduleStates.ts';
 import { testConfig } from '../support/pipeline.ts';
-import { createFixture, MEMORIES, seedPlain, SESSIONS, STATES, type Fixture } from './fixture.ts';
+import {
+  AGENTS,
+  createFixture,
+  MEMORIES,
+  seedPlain,
+  SESSIONS,
+  STATES,
+  type Fixture,
+} from './fixture.ts';
 
 let db: Fixture;
 beforeEach(async () => {
@@ -88,6 +96,69 @@ it('the size of chunks follows rows of 100 KB, and narrow ones', async () => {
   expect(lanes[1].ms).toBeLessThan(20 * 2.5);
 });
 
+it('wide rows behind narrow ones are taken in chunks that fit into memory', async () => {
+  await seedPlain(db, 3000);
+  await db.sql(
+    `INSERT INTO "ModuleState" ("id", "moduleId", "state", "version", "updatedAt")
+     SELECT 'wide-' || n, 'm', jsonb_build_object('text', (SELECT string_agg(md5(random()::text || n || m), '') FROM generate_series(1, 31250) m)), '1', now()
+     FROM generate_series(1, 24) n`,
+  );
+  await db.work();
+  await db.start({ lanes: 1 }, [STATES]);
+  await db.sql(`UPDATE "BackfillLane" SET "chunkRows" = 100000`); // what narrow rows lead to
+  expect(await db.finished([STATES])).toMatchObject([{ status: 'completed', changed: 3024 }]);
+  const chunks = await db.sql(
+    `SELECT count(*) FILTER (WHERE e ->> 0 LIKE 'wide%')::int AS wide
+     FROM "BackfillUndo" u, json_array_elements(u."rows") e GROUP BY u."id"`,
+  );
+  // 24 MB in all, and 16 MB at a time.
+  expect(Math.max(...chunks.map(({ wide }) => wide))).toBeLessThan(20);
+});
+
+it('what cannot be checked or computed is set apart, and does not hold up the rest', async () => {
+  await seedPlain(db, 200);
+  await db.work();
+  await db.start({}, [MEMORIES]);
+  expect(await db.finished([MEMORIES])).toMatchObject([{ status: 'completed' }]);
+  await db.sql(
+    `ALTER TABLE "InteractionMemory" ADD CONSTRAINT picky CHECK ("confidence" IS DISTINCT FROM 0.7::float8) NOT VALID`,
+  );
+  await db.sql(
+    `UPDATE "InteractionMemory" SET "importance" = 0.7 WHERE "id" IN (md5('1'), md5('2')) AND "confidence" <> 0.7`,
+  );
+  const deep = '['.repeat(5000) + ']'.repeat(5000);
+  await db.sql(
+    `INSERT INTO "ModuleState" ("id", "moduleId", "state", "version", "updatedAt") VALUES ('deep', 'd', $1, '1', now()), ('__proto__', 'p', '{}', '1', now())`,
+    [deep],
+  );
+  await db.start({}, [MEMORIES, STATES]);
+  await db.finished([MEMORIES, STATES]);
+  const ended = { status: 'completed_with_errors', remaining: 0 };
+  expect(await db.status(MEMORIES)).toMatchObject({ ...ended, quarantined: 2 });
+  expect(await db.status(STATES)).toMatchObject({ ...ended, quarantined: 1, changed: 201 });
+  const reasons = await db.sql(
+    `SELECT "rowId", "reason" FROM "BackfillQuarantine" ORDER BY "reason"`,
+  );
+  expect(reasons.map(({ reason }) => reason)).toEqual([
+    expect.stringContaining('picky'),
+    expect.stringContaining('picky'),
+    expect.stringContaining('not computed'),
+  ]);
+});
+
+it('a recount that takes longer than the lease is not begun again', async () => {
+  await seedPlain(db, 500);
+  await db.sql(
+    `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(5); RETURN NEW; END'`,
+  );
+  await db.sql(
+    `CREATE TRIGGER slow BEFORE UPDATE ON "AI_Agent" FOR EACH ROW WHEN (NEW."totalSessions" <> OLD."totalSessions" AND NEW."id" = 'agent-1') EXECUTE FUNCTION slow()`,
+  );
+  await db.work(); // with a lease of 2 s
+  await db.start({}, [AGENTS]);
+  expect(await db.finished([AGENTS])).toMatchObject([{ status: 'completed', revivals: 0 }]);
+});
+
 it('rows that are locked are passed over, and come last', async () => {
   await seedPlain(db, 500);
   const holder = new pg.Client({ connectionString: db.url });
@@ -105,6 +176,31 @@ it('rows that are locked are passed over, and come last', async () => {
   expect(
     await db.sql(`SELECT FROM "AgentSession" WHERE "status" = 'held' AND "sessionSource" = 'user'`),
   ).toHaveLength(2);
+});
+
+it('a run ends although rows are changed soon after they come in', async () => {
+  await seedPlain(db, 20_000);
+  await db.start({}, [SESSIONS]);
+  let isOver = false;
+  // A session begins, and ends a little later: whatever looks at the table meets some in between.
+  const recent: string[] = [];
+  const writer = (async () => {
+    while (!isOver) {
+      const id = `${Math.random()}`.slice(2);
+      recent.push(id);
+      await db.sql(
+        `INSERT INTO "AgentSession" ("id", "sessionId", "status", "context", "updatedAt") VALUES ($1, $1, 'active', '{"goal": "late"}', now())`,
+        [id],
+      );
+      const old = recent.length > 20 ? recent.shift() : undefined;
+      if (old) await db.sql(`UPDATE "AgentSession" SET "status" = 'ended' WHERE "id" = $1`, [old]);
+      await sleep(1);
+    }
+  })();
+  await db.work();
+  expect(await db.finished([SESSIONS])).toMatchObject([{ status: 'completed', remaining: 0 }]);
+  isOver = true;
+  await writer;
 });
 
 it('a state that comes in between two others is linked in, and a link of the application stays', async () => {
