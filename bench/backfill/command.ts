@@ -14,7 +14,11 @@ export interface BackfillReport {
   loopRowsPerSecond: number;
   ratioToFloor: number;
   ratioToLoop: number;
+  /** Resident memory of a process that runs the engine alone, at most. */
   peakRssMb: number;
+  /** The same at a quarter of the run, and at most in its last quarter. */
+  quarterRssMb: number;
+  lastQuarterRssMb: number;
   /** What the engine's run was said to take after a tenth of it, by what it took. */
   estimateAtTenth: number;
 }

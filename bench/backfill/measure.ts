@@ -1,17 +1,19 @@
+import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+
+import type pg from 'pg';
 
 import { openPool } from '../../src/backfill/database.ts';
 import { start } from '../../src/backfill/runs.ts';
 import { readStatus } from '../../src/backfill/status.ts';
 import { DEFAULT_LIMITS } from '../../src/backfill/throttle.ts';
 import { TRANSFORMS } from '../../src/backfill/transforms/index.ts';
-import { startBackfillWorker } from '../../src/backfill/worker.ts';
 import { createPrismaClient } from '../../src/database/client.ts';
 import type { Ground } from '../../src/demo/ground.ts';
 import { canonicalJson, sha256Hex } from '../../src/json.ts';
-import { createLogger } from '../../src/logger.ts';
 import type { BackfillReport } from './command.ts';
 import { copyDatabase, IDS, RANDOM_IDS, seedPlainRows, withClient } from './data.ts';
+import { startWorker, type Report } from './workerProcess.ts';
 
 /** Rows of each table that the loop goes through. */
 const LOOP_ROWS = 1000;
@@ -58,11 +60,8 @@ export async function measure(
       }),
     ));
   console.log(`floor: ${Math.round(floor).toLocaleString('en')} rows a second`);
-  let peakRss = 0;
-  const sampler = setInterval(() => (peakRss = Math.max(peakRss, process.memoryUsage.rss())), 100);
-  const estimates: Estimate[] = [];
-  const engine = rows / (await seconds(engineUrl, () => runEngine(engineUrl, ground, estimates)));
-  clearInterval(sampler);
+  const engineRun = await runEngine(engineUrl, ground);
+  const engine = rows / (engineRun.tookMs / 1000);
   console.log(`engine: ${Math.round(engine).toLocaleString('en')} rows a second, verified`);
   const loop = (4 * LOOP_ROWS) / (await seconds(loopUrl, () => runLoop(loopUrl)));
   return {
@@ -72,8 +71,8 @@ export async function measure(
     loopRowsPerSecond: Math.round(loop),
     ratioToFloor: round(engine / floor),
     ratioToLoop: round(engine / loop),
-    peakRssMb: Math.round(peakRss / 2 ** 20),
-    estimateAtTenth: round(estimateAtTenth(estimates)),
+    ...memoryOf(engineRun),
+    estimateAtTenth: round(estimateAtTenth(engineRun.estimates)),
   };
 }
 
@@ -82,6 +81,19 @@ const round = (value: number) => Math.round(value * 100) / 100;
 interface Estimate {
   atMs: number;
   leftMs: number;
+}
+
+/** What the engine's process had: in all, at a quarter of the run, and at most in its last quarter. */
+function memoryOf({ memory, tookMs }: EngineRun) {
+  const between = (from: number, to: number) =>
+    memory.filter(({ atMs }) => atMs >= from * tookMs && atMs <= to * tookMs);
+  const most = (samples: EngineRun['memory']) =>
+    Math.round(Math.max(0, ...samples.map(({ rss }) => rss)) / 2 ** 20);
+  return {
+    peakRssMb: most(memory),
+    quarterRssMb: most(between(0.25, 1).slice(0, 1)),
+    lastQuarterRssMb: most(between(0.75, 1)),
+  };
 }
 
 /** What the run was said to take after a tenth of it, by what it took. */
@@ -99,36 +111,59 @@ async function seconds(databaseUrl: string, work: () => Promise<unknown>): Promi
   return (performance.now() - startedAt) / 1000;
 }
 
-async function runEngine(
-  databaseUrl: string,
-  { queue }: Ground,
-  estimates: Estimate[],
-): Promise<void> {
-  const startedAt = performance.now();
+interface EngineRun {
+  tookMs: number;
+  estimates: Estimate[];
+  memory: { atMs: number; rss: number }[];
+}
+
+/** In a process that does nothing else, and is there before the clock runs. */
+async function runEngine(databaseUrl: string, { queue, env }: Ground): Promise<EngineRun> {
   const location = queue.kind === 'redis' ? queue : { ...queue, url: databaseUrl };
+  const worker = startWorker({ databaseUrl, queue: location, env });
+  const ended = once(worker, 'exit').then(() => {
+    throw new Error('the process of the engine ended by itself');
+  });
+  ended.catch(() => {});
+  await Promise.race([once(worker, 'message'), ended]);
+  const run: EngineRun = { tookMs: 0, estimates: [], memory: [] };
   const pool = openPool(databaseUrl, 2);
-  // What an autovacuum of its table would hold back is not what is measured.
-  const limits = { ...DEFAULT_LIMITS, vacuumMs: Number.MAX_SAFE_INTEGER };
-  await Promise.all(TRANSFORMS.map((transform) => start(pool, transform, { limits })));
-  const log = createLogger({ ANNALS_LOG_LEVEL: 'error', ANNALS_LOG_FORMAT: 'auto' });
-  const worker = await startBackfillWorker({ databaseUrl, queue: location, log });
-  const names = TRANSFORMS.map(({ name }) => name);
   try {
-    for (;;) {
-      const runs = await readStatus(pool, names);
-      if (runs.every(({ status }) => status === 'completed')) return;
-      const left = runs.flatMap(({ status, etaMs }) => (status === 'running' ? [etaMs] : []));
-      if (!left.includes(null)) {
-        const atMs = performance.now() - startedAt;
-        estimates.push({ atMs, leftMs: Math.max(...left.map(Number)) });
-      }
-      const wrong = runs.find(({ status }) => status !== 'completed' && status !== 'running');
-      if (wrong) throw new Error(`${wrong.table}: ${wrong.status} ${wrong.reason}`);
-      await sleep(100);
-    }
+    const watching = async () => {
+      const startedAt = performance.now();
+      worker.on('message', ({ rss }: Report) => {
+        run.memory.push({ atMs: performance.now() - startedAt, rss });
+      });
+      // What an autovacuum of its table would hold back is not what is measured.
+      const limits = { ...DEFAULT_LIMITS, vacuumMs: Number.MAX_SAFE_INTEGER };
+      await Promise.all(TRANSFORMS.map((transform) => start(pool, transform, { limits })));
+      worker.send('look');
+      await watch(pool, startedAt, run.estimates);
+    };
+    run.tookMs = 1000 * (await seconds(databaseUrl, () => Promise.race([watching(), ended])));
+    return run;
   } finally {
-    await worker.stop(5000);
+    worker.kill();
     await pool.end();
+  }
+}
+
+/** Waits until all runs are completed, and writes down how long they say that it will take. */
+async function watch(pool: pg.Pool, startedAt: number, estimates: Estimate[]): Promise<void> {
+  const names = TRANSFORMS.map(({ name }) => name);
+  for (;;) {
+    const runs = await readStatus(pool, names);
+    if (runs.every(({ status }) => status === 'completed')) return;
+    const left = runs.flatMap(({ status, etaMs }) => (status === 'running' ? [etaMs] : []));
+    if (!left.includes(null)) {
+      estimates.push({
+        atMs: performance.now() - startedAt,
+        leftMs: Math.max(...left.map(Number)),
+      });
+    }
+    const wrong = runs.find(({ status }) => status !== 'completed' && status !== 'running');
+    if (wrong) throw new Error(`${wrong.table}: ${wrong.status} ${wrong.reason}`);
+    await sleep(100);
   }
 }
 
