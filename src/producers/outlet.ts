@@ -22,6 +22,13 @@ const SILENCE_MS = 10_000;
 /** Milliseconds that connections to PostgreSQL get to close well. */
 const DISCONNECT_MS = 500;
 
+/**
+ * Milliseconds for which events are kept after Redis took them. `said`: where it says that they are
+ * on its disk, since with `appendfsync everysec` it may say so before the fsync that is under way
+ * has ended (redis/redis#13793). `unsaid`: where it cannot; the fsync takes one or two seconds.
+ */
+export const KEEP_MS = { said: 2000, unsaid: 5000 };
+
 /** The queues as a producer sees them: each call succeeds or fails within its time. */
 export class Outlet {
   /** Number of the connection to Redis; another one after each time that it was lost. */
@@ -89,18 +96,20 @@ export class Outlet {
   }
 
   /**
-   * Whether what was taken so far will outlive the queue's server: PostgreSQL has committed it,
-   * Redis says so where it can. That it answers at all proves that the connection is whole.
+   * Milliseconds after which what the queue took will outlive its server: none on PostgreSQL, which
+   * has committed it; few where Redis says that all is on its disk. That it answers at all proves
+   * that the connection is whole.
    *
-   * @returns `undefined` if the server cannot say
+   * @param ageMs - age of the oldest that is asked about
    * @throws when the queue does not answer
    */
-  async isOnDisk(): Promise<boolean | undefined> {
+  async keepMs(ageMs: number): Promise<number> {
     if (!this.#found) throw new UnavailableError('the queue was not found yet');
     const { location, redis } = this.#found;
-    if (!redis) return true;
+    if (!redis) return 0;
+    if (ageMs < KEEP_MS.said) return KEEP_MS.said; // whatever the answer, nothing would come of it
     this.#disk ??= new RedisDisk(redis, location.prefix, this.#onError);
-    return this.#disk.hasAll();
+    return (await this.#disk.hasAll()) ? KEEP_MS.said : KEEP_MS.unsaid;
   }
 
   async disconnect(): Promise<void> {
