@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Queue } from 'bullmq';
 import type { Redis } from 'ioredis';
 
+import { Connection } from '../database/connection.ts';
 import { UnavailableError } from '../errors.ts';
 import { openProducerQueue, prepareQueues } from '../queues/backend.ts';
 import { openRedis, type QueueLocation } from '../queues/connection.ts';
@@ -41,6 +42,11 @@ export class Outlet {
   #found: Found | undefined;
   #isClosed = false;
   #disk: RedisDisk | undefined;
+  /** Of the calls under way. */
+  readonly #timers = new Set<NodeJS.Timeout>();
+  /** Every connection to PostgreSQL that may be open. */
+  readonly #clients = new Set<Connection>();
+  readonly #Client: typeof Connection;
 
   /**
    * @param onError - told of faults of connections; calls reject as well
@@ -55,6 +61,14 @@ export class Outlet {
     this.#locate = async () => (typeof queue === 'function' ? queue() : queue);
     this.#onError = (error) => {
       if (!this.#isClosed) onError(error);
+    };
+    const clients = this.#clients;
+    this.#Client = class extends Connection {
+      constructor(...args: ConstructorParameters<typeof Connection>) {
+        super(...args);
+        clients.add(this);
+        this.once('end', () => clients.delete(this));
+      }
     };
   }
 
@@ -87,11 +101,13 @@ export class Outlet {
         if (timeoutMs >= SILENCE_MS) this.#found?.redis?.disconnect(true);
         reject(new UnavailableError(`the queue did not answer within ${timeoutMs} ms`));
       }, timeoutMs);
+      this.#timers.add(timer);
     });
     try {
       return await Promise.race([work(), late]);
     } finally {
       clearTimeout(timer);
+      if (timer) this.#timers.delete(timer);
     }
   }
 
@@ -114,6 +130,8 @@ export class Outlet {
 
   async disconnect(): Promise<void> {
     this.#isClosed = true;
+    // Nobody waits for these calls any more, nor should the agent's process.
+    for (const timer of this.#timers) timer.unref();
     this.#disk?.disconnect();
     this.#found?.redis?.disconnect();
     if (this.#found?.redis) return;
@@ -123,6 +141,8 @@ export class Outlet {
       Promise.allSettled(closing),
       sleep(DISCONNECT_MS, undefined, { ref: false }),
     ]);
+    // What is left keeps the agent's process alive until its own time-outs, for up to a minute.
+    for (const client of this.#clients) client.cut();
   }
 
   #open(kind: EventKind): Promise<Queue<string>> {
@@ -141,7 +161,7 @@ export class Outlet {
     this.#finding.catch(() => (this.#finding = undefined));
     const { location, redis } = await this.#finding;
     if (this.#isClosed) throw new UnavailableError('the producer is closed');
-    const queue = openProducerQueue(location, kind, redis);
+    const queue = openProducerQueue(location, kind, redis, this.#Client);
     // With a listener from the start on, no fault of a connection ends the process.
     queue.on('error', this.#onError);
     // BullMQ remembers for ever that a first contact failed (PostgreSQL refused it, Redis did not
@@ -157,7 +177,7 @@ export class Outlet {
 
   async #find(): Promise<Found> {
     const location = await this.#locate();
-    await prepareQueues(location);
+    await prepareQueues(location, this.#Client);
     if (this.#isClosed) throw new UnavailableError('the producer is closed');
     const redis = location.kind === 'redis' ? openRedis(location) : undefined;
     redis?.on('error', this.#onError);

@@ -11,9 +11,10 @@ export interface ProducerJob {
   /**
    * `steady`: emits for ever, and writes the number of each event to `file` once `emit` has returned.
    * `flush`: emits, flushes, says so and stays. `exit`, `throw`: emits and ends in that way.
+   * `stop`: emits, says so, and closes at SIGTERM, within 1.5 s; nothing else ends it.
    * `measure`: emits in one go, then tells how long the calls took and what memory they needed.
    */
-  mode: 'steady' | 'flush' | 'exit' | 'throw' | 'measure';
+  mode: 'steady' | 'flush' | 'exit' | 'throw' | 'stop' | 'measure';
   events?: number;
   file?: string;
 }
@@ -49,6 +50,13 @@ for (let n = 0; n < events; n++) {
 }
 if (mode === 'exit') process.exit();
 if (mode === 'throw') throw new Error('uncaught');
+if (mode === 'stop') {
+  const staying = setInterval(() => {}, 1000);
+  process.once('SIGTERM', () => {
+    clearInterval(staying);
+    emit(events);
+    void producer.close({ deadlineMs: 1500 }).then(() => console.log('closed'));
+  });
+} else setInterval(() => {}, 1000);
 await producer.flush();
 console.log('flushed');
-setInterval(() => {}, 1000);
