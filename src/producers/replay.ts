@@ -61,6 +61,7 @@ export class Replay {
   get isDone(): boolean {
     return (
       this.#adoptAt > 0 &&
+      !this.#options.spool.canAdopt &&
       [...this.#options.spool.segments].every((segment) => this.#unreadable.has(segment))
     );
   }
@@ -95,7 +96,7 @@ export class Replay {
   async #look(): Promise<void> {
     const { spool } = this.#options;
     let nextMs = LOOK_MS;
-    if (performance.now() >= this.#adoptAt) {
+    if (performance.now() >= this.#adoptAt || spool.canAdopt) {
       await spool.adopt();
       this.#adoptAt = performance.now() + ADOPT_MS;
       this.#unreadable.clear();
@@ -111,7 +112,7 @@ export class Replay {
       }
     }
     this.#tidy();
-    this.#isAwake = spool.segments.size > 0;
+    this.#isAwake = spool.segments.size > 0 || spool.canAdopt;
     this.#lookIn(this.#isAwake ? nextMs : ADOPT_MS);
   }
 

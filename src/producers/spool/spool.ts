@@ -9,7 +9,7 @@ export interface SpoolOptions {
   root: string;
   /** UUID of the producer. */
   producerId: string;
-  /** Bytes on disk at most, adopted ones included. */
+  /** Bytes of its own on disk at most, and at most twice that with what dead producers left. */
   maxBytes: number;
   /** Told when the spool cannot be used, once until it can be again. */
   onFault: (error: SpoolError) => void;
@@ -28,7 +28,8 @@ const REST_MS = 1000;
 export class Spool {
   /** On disk and of ours, the oldest first; adopted ones in their order behind them. */
   readonly segments = new Set<Segment>();
-  bytes = 0;
+  #ownBytes = 0;
+  #adoptedBytes = 0;
   readonly #options: SpoolOptions;
   readonly #folder: SpoolFolder;
   readonly #segmentBytes: number;
@@ -47,10 +48,21 @@ export class Spool {
     this.#segmentBytes = Math.min(SEGMENT_BYTES, options.maxBytes / 4);
   }
 
-  /** Whether so many records of so much JSON would be taken, the disk permitting. */
+  /** On disk and of ours. */
+  get bytes(): number {
+    return this.#ownBytes + this.#adoptedBytes;
+  }
+
+  /**
+   * Whether so many records of so much JSON would be taken, the disk permitting. What dead producers
+   * left is no reason to lose events of our own. It counts all the same, adopted or not, or a
+   * process that dies again and again would fill the disk.
+   */
   hasRoom(jsonBytes: number, records = 1): boolean {
+    const { maxBytes } = this.#options;
     const bytes = jsonBytes + records * RECORD_OVERHEAD;
-    if (this.bytes + bytes > this.#options.maxBytes) return false;
+    if (this.#ownBytes + bytes > maxBytes) return false;
+    if (this.bytes + this.#folder.waitingBytes + bytes > 2 * maxBytes) return false;
     return this.#restsUntil === 0 || performance.now() >= this.#restsUntil;
   }
 
@@ -73,7 +85,7 @@ export class Spool {
         text,
         events.map(({ record }) => record.kind),
       );
-      this.bytes += segment.bytes - before;
+      this.#ownBytes += segment.bytes - before;
       this.#mark(segment);
       if (segment.bytes >= this.#segmentBytes) this.seal();
       this.#restsUntil = 0;
@@ -125,12 +137,17 @@ export class Spool {
     }
   }
 
-  /** Takes over what dead producers left. */
+  /** Whether dead producers left more, for which there is room now. */
+  get canAdopt(): boolean {
+    return this.#folder.waitingBytes > 0 && this.#mayAdopt();
+  }
+
+  /** Takes over what dead producers left, as far as there is room; other live ones take the rest. */
   async adopt(): Promise<void> {
     try {
-      for await (const segment of this.#folder.adopt()) {
+      for await (const segment of this.#folder.adopt(() => this.#mayAdopt())) {
         this.segments.add(segment);
-        this.bytes += segment.bytes;
+        this.#adoptedBytes += segment.bytes;
       }
     } catch (error) {
       this.#report(error);
@@ -141,10 +158,13 @@ export class Spool {
   remove(segment: Segment): void {
     try {
       segment.remove();
-      this.bytes -= segment.bytes;
       this.segments.delete(segment);
       this.#dirty.delete(segment);
-      if (segment.producerId !== this.#options.producerId) this.#folder.tidy();
+      if (segment.producerId === this.#options.producerId) this.#ownBytes -= segment.bytes;
+      else {
+        this.#adoptedBytes -= segment.bytes;
+        this.#folder.tidy();
+      }
     } catch (error) {
       this.#report(error);
     }
@@ -166,6 +186,10 @@ export class Spool {
     } catch (error) {
       this.#report(error);
     }
+  }
+
+  #mayAdopt(): boolean {
+    return this.#adoptedBytes < this.#options.maxBytes;
   }
 
   #segment(): Segment {
