@@ -108,11 +108,22 @@ export class Spool {
   }
 
   /**
-   * Resolves when all that was written before the call is fsynced.
+   * Resolves when all that was written before the call is fsynced or, where an fsync failed once, is
+   * with the queue.
    *
    * @throws {SpoolError} when the disk cannot say so
    */
-  synced(): Promise<void> {
+  async synced(): Promise<void> {
+    await this.#round();
+    const lost = [...this.segments].find((segment) => segment.hasFailedSync && !segment.isTaken);
+    if (lost)
+      throw this.#report(
+        new Error(`an fsync failed, and the queue has not all of ${lost.path} yet`),
+      );
+  }
+
+  /** An fsync of what was written before the call, shared with others who ask for it. */
+  #round(): Promise<void> {
     const isClean = this.#dirty.size === 0 && !this.#isFolderDirty;
     const underWay = this.#syncing ?? Promise.resolve();
     if (isClean && !this.#nextSync) return underWay;
@@ -214,12 +225,18 @@ export class Spool {
     try {
       if (this.#isFolderDirty) {
         this.#isFolderDirty = false;
-        await this.#folder.sync();
+        await this.#folder.sync().catch((error: NodeJS.ErrnoException) => {
+          // The names of all of these may be lost. (A folder that cannot be opened is tried again.)
+          if (error.syscall === 'fsync') for (const one of segments) one.hasFailedSync = true;
+          throw error;
+        });
       }
       for (const segment of segments) await segment.sync();
     } catch (error) {
       this.#isFolderDirty = true;
       for (const segment of segments) if (this.segments.has(segment)) this.#dirty.add(segment);
+      // What comes now goes to a file of its own, and the replay brings this one to the queue.
+      if (this.#active?.hasFailedSync) this.seal();
       throw this.#report(error);
     }
   }
