@@ -194,7 +194,7 @@ export const SETTINGS = {
   ),
   ANNALS_SPOOL_MAX_BYTES: setting(
     integer(MIB, 1024 * 1024 * MIB).default(256 * MIB),
-    'Bytes that the spool of a producer takes on disk at most.',
+    'Bytes that the events of a producer take in the spool at most; twice that with what dead producers left.',
   ),
   ANNALS_SPOOL_AFTER_MS: setting(
     integer(10, 600_000).default(1000),

@@ -84,6 +84,23 @@ describe('a wrong event', () => {
     await producer.close();
   });
 
+  it.each(['id', 'occurredAt'])('goes to onInvalid if its %s cannot be read', async (field) => {
+    const errors: InvalidEventError[] = [];
+    const producer = testProducer(
+      { kind: 'postgres', url: db.url, prefix: 'annals' },
+      { onInvalid: (error) => errors.push(error) },
+    );
+    const wrongEvent = Object.defineProperty(sample('memory-access', 1), field, {
+      get: () => {
+        throw new TypeError('mine');
+      },
+    });
+    expect(producer.memoryAccess(wrongEvent as never)).toMatch(/^[0-9a-f-]{36}$/);
+    expect(errors).toEqual([expect.any(InvalidEventError)]);
+    expect(errors[0]).toMatchObject({ message: expect.stringContaining('mine') });
+    await producer.close();
+  });
+
   it('goes to onInvalid instead, whatever it throws itself', async () => {
     const errors: InvalidEventError[] = [];
     const producer = testProducer(

@@ -9,7 +9,6 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { startProxy } from '../bench/chaos/proxy.ts';
 import { SpoolError, SpoolFullError, UnavailableError } from '../src/errors.ts';
 import type { Producer } from '../src/producers/producer.ts';
-import { KEEP_MS } from '../src/producers/replay.ts';
 import { prepareQueues, type QueueLocation } from '../src/queues/backend.ts';
 import { openRedis } from '../src/queues/connection.ts';
 import {
@@ -290,34 +289,6 @@ describeRedis('durability sync', () => {
     expect(producer.stats()).toMatchObject({ delivered: 500, spooled: 0, spooledBytes: 0 });
     expect(await queuedIds(location)).toEqual(ids(0, 500));
     expect(segmentFiles(spool)).toEqual([]);
-  });
-});
-
-describeRedis('a Redis with an append-only file', () => {
-  it('is asked what it has on disk, where it can say so; else events are kept for 5 s', async () => {
-    const server = await startRedis();
-    const location: QueueLocation = { kind: 'redis', url: server.url, prefix: testPrefix() };
-    const redis = openRedis(location);
-    const producer = open(location, { durability: 'sync' });
-    try {
-      await once(redis, 'ready');
-      const [, major, minor] = /^redis_version:(\d+)\.(\d+)/m.exec(await redis.info()) ?? [];
-      const canSay = Number(major) > 7 || (Number(major) === 7 && Number(minor) >= 2);
-      emit(producer, 0, 100);
-      await reaches(producer, ({ delivered }) => delivered === 100);
-      const deliveredAt = performance.now();
-      expect(producer.stats().spooledBytes).toBeGreaterThan(0);
-      await reaches(producer, ({ spooledBytes }) => spooledBytes === 0);
-      const keptMs = performance.now() - deliveredAt;
-      if (canSay) {
-        expect(keptMs).toBeLessThan(KEEP_MS / 2); // an fsync a second
-        expect(await redis.info('commandstats')).toContain('cmdstat_waitaof:calls=');
-      } else expect(keptMs).toBeGreaterThan(KEEP_MS * 0.9);
-    } finally {
-      redis.disconnect();
-      await producer.close();
-      await server.stop();
-    }
   });
 });
 

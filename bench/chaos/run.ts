@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import pg from 'pg';
 
-import { KEEP_MS } from '../../src/producers/replay.ts';
+import { KEEP_MS } from '../../src/producers/outlet.ts';
 import { openQueue, type EventQueue, type QueueLocation } from '../../src/queues/backend.ts';
 import { EVENT_KINDS } from '../../src/queues/events.ts';
 import { audit, seedParents, type Findings } from './audit.ts';
@@ -15,7 +15,7 @@ import { FAULTS, makeSchedule, type Blow } from './schedule.ts';
 const RECOVERY_BOUND = 5;
 
 /** The same where a spool is full: first it has to be emptied. */
-const FULL_SPOOL_BOUND = RECOVERY_BOUND + KEEP_MS / 1000;
+const FULL_SPOOL_BOUND = RECOVERY_BOUND + KEEP_MS.unsaid / 1000;
 
 export interface ChaosReport extends Findings {
   /** Nothing lost, doubled or miscounted, no attempt burned, and back in time after every fault. */

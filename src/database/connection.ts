@@ -1,3 +1,5 @@
+import type { Duplex } from 'node:stream';
+
 import pg from 'pg';
 
 /**
@@ -10,6 +12,11 @@ export class Connection extends pg.Client {
   override emit(event: string | symbol, ...args: unknown[]): boolean {
     if (event === 'error' && this.listenerCount(event) === 0) return false;
     return super.emit(event, ...args);
+  }
+
+  /** Cuts it off without a goodbye, which a server that hangs would never take. */
+  cut(): void {
+    (this as unknown as { connection: { stream: Duplex } }).connection.stream.destroy();
   }
 }
 

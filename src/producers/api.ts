@@ -29,14 +29,21 @@ export interface ProducerOptions {
   onFull?: ProducerConfig['ANNALS_ON_FULL'];
   /** Takes the error of a wrong event instead of its being thrown. */
   onInvalid?: (error: InvalidEventError) => void;
-  /** Told of accepted events that are lost: for want of room, at a close too, or by a damaged file. */
+  /**
+   * Told of accepted events that are lost: for want of room, at a close too, or by a damaged file.
+   * Default: a warning of the process (`AnnalsWarning`), the first time.
+   */
   onDrop?: (events: number) => void;
   /**
    * Told when the queue cannot be reached, at each attempt (sending is repeated by itself), and
-   * when the spool cannot be used (`SpoolError`), once until it can be again.
+   * when the spool cannot be used (`SpoolError`), once until it can be again. Default: a warning of
+   * the process for the first `SpoolError`.
    */
   onError?: (error: unknown) => void;
-  /** Told of a spool file with damaged places; the events beside them are delivered. */
+  /**
+   * Told of a spool file with damaged places; the events beside them are delivered. Default: a
+   * warning of the process, the first time.
+   */
   onCorrupt?: (file: string, places: number) => void;
 }
 

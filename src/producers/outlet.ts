@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Queue } from 'bullmq';
 import type { Redis } from 'ioredis';
 
+import { Connection } from '../database/connection.ts';
 import { UnavailableError } from '../errors.ts';
 import { openProducerQueue, prepareQueues } from '../queues/backend.ts';
 import { openRedis, type QueueLocation } from '../queues/connection.ts';
@@ -22,6 +23,13 @@ const SILENCE_MS = 10_000;
 /** Milliseconds that connections to PostgreSQL get to close well. */
 const DISCONNECT_MS = 500;
 
+/**
+ * Milliseconds for which events are kept after Redis took them. `said`: where it says that they are
+ * on its disk, since with `appendfsync everysec` it may say so before the fsync that is under way
+ * has ended (redis/redis#13793). `unsaid`: where it cannot; the fsync takes one or two seconds.
+ */
+export const KEEP_MS = { said: 2000, unsaid: 5000 };
+
 /** The queues as a producer sees them: each call succeeds or fails within its time. */
 export class Outlet {
   /** Number of the connection to Redis; another one after each time that it was lost. */
@@ -34,6 +42,11 @@ export class Outlet {
   #found: Found | undefined;
   #isClosed = false;
   #disk: RedisDisk | undefined;
+  /** Of the calls under way. */
+  readonly #timers = new Set<NodeJS.Timeout>();
+  /** Every connection to PostgreSQL that may be open. */
+  readonly #clients = new Set<Connection>();
+  readonly #Client: typeof Connection;
 
   /**
    * @param onError - told of faults of connections; calls reject as well
@@ -48,6 +61,14 @@ export class Outlet {
     this.#locate = async () => (typeof queue === 'function' ? queue() : queue);
     this.#onError = (error) => {
       if (!this.#isClosed) onError(error);
+    };
+    const clients = this.#clients;
+    this.#Client = class extends Connection {
+      constructor(...args: ConstructorParameters<typeof Connection>) {
+        super(...args);
+        clients.add(this);
+        this.once('end', () => clients.delete(this));
+      }
     };
   }
 
@@ -80,31 +101,37 @@ export class Outlet {
         if (timeoutMs >= SILENCE_MS) this.#found?.redis?.disconnect(true);
         reject(new UnavailableError(`the queue did not answer within ${timeoutMs} ms`));
       }, timeoutMs);
+      this.#timers.add(timer);
     });
     try {
       return await Promise.race([work(), late]);
     } finally {
       clearTimeout(timer);
+      if (timer) this.#timers.delete(timer);
     }
   }
 
   /**
-   * Whether what was taken so far will outlive the queue's server: PostgreSQL has committed it,
-   * Redis says so where it can. That it answers at all proves that the connection is whole.
+   * Milliseconds after which what the queue took will outlive its server: none on PostgreSQL, which
+   * has committed it; few where Redis says that all is on its disk. That it answers at all proves
+   * that the connection is whole.
    *
-   * @returns `undefined` if the server cannot say
+   * @param ageMs - age of the oldest that is asked about
    * @throws when the queue does not answer
    */
-  async isOnDisk(): Promise<boolean | undefined> {
+  async keepMs(ageMs: number): Promise<number> {
     if (!this.#found) throw new UnavailableError('the queue was not found yet');
     const { location, redis } = this.#found;
-    if (!redis) return true;
+    if (!redis) return 0;
+    if (ageMs < KEEP_MS.said) return KEEP_MS.said; // whatever the answer, nothing would come of it
     this.#disk ??= new RedisDisk(redis, location.prefix, this.#onError);
-    return this.#disk.hasAll();
+    return (await this.#disk.hasAll()) ? KEEP_MS.said : KEEP_MS.unsaid;
   }
 
   async disconnect(): Promise<void> {
     this.#isClosed = true;
+    // Nobody waits for these calls any more, nor should the agent's process.
+    for (const timer of this.#timers) timer.unref();
     this.#disk?.disconnect();
     this.#found?.redis?.disconnect();
     if (this.#found?.redis) return;
@@ -114,6 +141,8 @@ export class Outlet {
       Promise.allSettled(closing),
       sleep(DISCONNECT_MS, undefined, { ref: false }),
     ]);
+    // What is left keeps the agent's process alive until its own time-outs, for up to a minute.
+    for (const client of this.#clients) client.cut();
   }
 
   #open(kind: EventKind): Promise<Queue<string>> {
@@ -132,7 +161,7 @@ export class Outlet {
     this.#finding.catch(() => (this.#finding = undefined));
     const { location, redis } = await this.#finding;
     if (this.#isClosed) throw new UnavailableError('the producer is closed');
-    const queue = openProducerQueue(location, kind, redis);
+    const queue = openProducerQueue(location, kind, redis, this.#Client);
     // With a listener from the start on, no fault of a connection ends the process.
     queue.on('error', this.#onError);
     // BullMQ remembers for ever that a first contact failed (PostgreSQL refused it, Redis did not
@@ -148,7 +177,7 @@ export class Outlet {
 
   async #find(): Promise<Found> {
     const location = await this.#locate();
-    await prepareQueues(location);
+    await prepareQueues(location, this.#Client);
     if (this.#isClosed) throw new UnavailableError('the producer is closed');
     const redis = location.kind === 'redis' ? openRedis(location) : undefined;
     redis?.on('error', this.#onError);

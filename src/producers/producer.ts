@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { loadSettings, PRODUCER_SETTINGS, type ProducerConfig } from '../config.ts';
-import { InvalidEventError, UnavailableError } from '../errors.ts';
+import { InvalidEventError, SpoolError, UnavailableError } from '../errors.ts';
 import {
   encodeNewEvent,
   encodeOwnEvent,
@@ -69,8 +69,21 @@ class QueueProducer implements Producer {
       maxBytes: config.ANNALS_PACK_MAX_BYTES,
       maxWaitMs: config.ANNALS_PACK_MAX_WAIT_MS,
     };
-    const onError = (error: unknown) => this.#tell(() => options.onError?.(error));
-    const onDrop = (events: number) => this.#tell(() => options.onDrop?.(events));
+    // What costs events is told, if to nobody else.
+    const {
+      onDrop: tellDrop = warnOnce(
+        (events: number) =>
+          `events were dropped (${events} now; stats() counts them): memory and spool were full, or the spool could not be written or read`,
+      ),
+      onCorrupt: tellCorrupt = warnOnce(
+        (file: string) => `the spool file ${file} is damaged; the events beside it are sent`,
+      ),
+      onError: tellError = warnOnce((error: unknown) =>
+        error instanceof SpoolError ? error.message : undefined,
+      ),
+    } = options;
+    const onError = (error: unknown) => this.#tell(() => tellError(error));
+    const onDrop = (events: number) => this.#tell(() => tellDrop(events));
 
     this.#options = options;
     this.#config = config;
@@ -91,7 +104,7 @@ class QueueProducer implements Producer {
       limits,
       onError,
       onDrop,
-      onCorrupt: (file, places) => this.#tell(() => options.onCorrupt?.(file, places)),
+      onCorrupt: (file, places) => this.#tell(() => tellCorrupt(file, places)),
     });
     this.#buffer = new EventBuffer({
       ...parts,
@@ -128,10 +141,11 @@ class QueueProducer implements Producer {
   }
 
   emit<K extends EventKind>(kind: K, event: EventInput<K>): string {
-    const identity = isWhole(event) ? event : newIdentity();
-    const id = event?.id ?? identity.id;
+    let id: string | undefined;
     let encoded: EncodedEvent;
     try {
+      const identity = isWhole(event) ? event : newIdentity();
+      id = event?.id ?? identity.id;
       if (this.#closing) throw new InvalidEventError(`${kind} event ${id}: the producer is closed`);
       if (isNew(event)) encoded = encodeNewEvent(kind, event, identity as Identity);
       else {
@@ -139,6 +153,7 @@ class QueueProducer implements Producer {
         encoded = encodeOwnEvent(kind, isWhole(event) ? event : { ...event, id, occurredAt });
       }
     } catch (error) {
+      id ??= newIdentity().id;
       // A getter or a toJSON of the caller's may throw anything.
       const invalid =
         error instanceof InvalidEventError
@@ -219,6 +234,19 @@ class QueueProducer implements Producer {
       process.emitWarning(`a callback of the producer threw: ${String(error)}`, 'AnnalsWarning');
     }
   }
+}
+
+/** A callback that makes the first thing it is told of a warning of the process. */
+function warnOnce<Args extends unknown[]>(
+  messageOf: (...args: Args) => string | undefined,
+): (...args: Args) => void {
+  let isSaid = false;
+  return (...args) => {
+    const message = isSaid ? undefined : messageOf(...args);
+    if (message === undefined) return;
+    isSaid = true;
+    process.emitWarning(message, 'AnnalsWarning');
+  };
 }
 
 type OwnIdentity = Parameters<typeof encodeOwnEvent>[1];

@@ -27,12 +27,6 @@ const LOOK_MS = 250;
 const ADOPT_MS = 5000;
 
 /**
- * Milliseconds for which a segment is kept after the queue took it where Redis does not say what it
- * has on disk: `appendfsync everysec` takes one or two seconds.
- */
-export const KEEP_MS = 5000;
-
-/**
  * Sends what is in the spool, the oldest segment first and one at a time, in the background. It
  * goes on until it succeeds, and so is also what notices that the queue is back. A segment is
  * removed when the queue has it durably; was the connection lost before that was known, it is
@@ -49,6 +43,7 @@ export class Replay {
   #isAwake = false;
   #isStopped = false;
   #looking: Promise<void> | undefined;
+  #removing: Promise<void> | undefined;
 
   constructor(options: ReplayOptions) {
     this.#options = options;
@@ -66,6 +61,7 @@ export class Replay {
   get isDone(): boolean {
     return (
       this.#adoptAt > 0 &&
+      !this.#options.spool.canAdopt &&
       [...this.#options.spool.segments].every((segment) => this.#unreadable.has(segment))
     );
   }
@@ -100,21 +96,23 @@ export class Replay {
   async #look(): Promise<void> {
     const { spool } = this.#options;
     let nextMs = LOOK_MS;
-    if (performance.now() >= this.#adoptAt) {
+    if (performance.now() >= this.#adoptAt || spool.canAdopt) {
       await spool.adopt();
       this.#adoptAt = performance.now() + ADOPT_MS;
       this.#unreadable.clear();
     }
     for (let segment = this.#next(); segment && !this.#isStopped; segment = this.#next()) {
-      if (await this.#send(segment)) this.#retryMs = RETRY_MS.first;
+      const isSent = await this.#send(segment);
+      this.#tidy();
+      if (isSent) this.#retryMs = RETRY_MS.first;
       else {
         nextMs = this.#retryMs;
         this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS.last);
         break;
       }
     }
-    await this.#removeTaken();
-    this.#isAwake = spool.segments.size > 0;
+    this.#tidy();
+    this.#isAwake = spool.segments.size > 0 || spool.canAdopt;
     this.#lookIn(this.#isAwake ? nextMs : ADOPT_MS);
   }
 
@@ -196,6 +194,15 @@ export class Replay {
     segment.isCounted = true;
   }
 
+  /** Removes what the queue has; the question whether it has it does not hold up the sending. */
+  #tidy(): void {
+    this.#removing ??= this.#removeTaken()
+      .catch(this.#options.onError)
+      .finally(() => {
+        this.#removing = undefined;
+      });
+  }
+
   async #removeTaken(): Promise<void> {
     const { outlet, spool } = this.#options;
     for (const segment of spool.segments) {
@@ -207,19 +214,16 @@ export class Replay {
     if (taken.length === 0) return;
     // What happened before the question is what the answer is about.
     const askedAt = performance.now();
-    let isOnDisk: boolean | undefined;
-    try {
-      isOnDisk = await outlet.isOnDisk();
-    } catch {
-      isOnDisk = false; // a passing fault, or the connection is gone, which shows now
-    }
+    const oldestAt = Math.min(...taken.map(({ takenAt }) => takenAt));
+    const keepMs = await outlet.keepMs(askedAt - oldestAt).catch(() => Infinity); // it may pass
+    if (this.#isStopped) return; // they are the next producer's
     for (const segment of taken) {
       const { takenBy, takenAt } = segment;
       // Nothing in it could be read.
       if (takenBy === undefined) spool.remove(segment);
       // Another process may have followed the one that took it, without it.
       else if (takenBy !== outlet.connection) segment.isInDoubt = true;
-      else if (isOnDisk ?? askedAt - takenAt >= KEEP_MS) spool.remove(segment);
+      else if (askedAt - takenAt >= keepMs) spool.remove(segment);
     }
   }
 }

@@ -45,11 +45,16 @@ const PREPARE_TIMEOUT_MS = 60_000;
  * does nothing for Redis. Safe for any number of processes at once (BullMQ migrates in one
  * transaction under an advisory lock), and free of DDL when nothing is to be done, so that
  * producers need no right to create.
+ *
+ * @param Client - class of the connection to PostgreSQL
  */
-export async function prepareQueues(location: QueueLocation): Promise<void> {
+export async function prepareQueues(
+  location: QueueLocation,
+  Client: typeof Connection = Connection,
+): Promise<void> {
   await startTracing();
   if (location.kind === 'redis') return;
-  const client = new Connection({
+  const client = new Client({
     connectionString: location.url,
     connectionTimeoutMillis: 5000,
     query_timeout: PREPARE_TIMEOUT_MS,
@@ -95,14 +100,21 @@ class PackedQueue extends Queue<string> {
  * Opens a queue for a producer, whose jobs' data is envelope text.
  *
  * @param redis - the connection to use, where the queues are on Redis
+ * @param Client - class of the connections to PostgreSQL, where they are there
  */
 export function openProducerQueue(
   location: QueueLocation,
   kind: EventKind,
   redis?: Redis,
+  Client: typeof Connection = Connection,
 ): Queue<string> {
   const { connection, prefix, factory } = connect(location, 'producer');
-  const options = { connection: redis ?? connection, prefix, streams: STREAMS, ...traced() };
+  const options = {
+    connection: redis ?? { ...connection, Client },
+    prefix,
+    streams: STREAMS,
+    ...traced(),
+  };
   return new PackedQueue(kind, options, factory);
 }
 

@@ -56,6 +56,8 @@ export function openRedis(location: QueueLocation): Redis {
   return new Redis(location.url, {
     ...RECONNECT,
     ...PRODUCER_REDIS,
+    // Nor may a server that hangs hold up the end of the agent's process.
+    disconnectTimeout: 100,
     // A primary that became a replica keeps its connections; the new one is behind the same name.
     reconnectOnError: (error: Error) => {
       const isDue = performance.now() - movedAt >= MOVE_MS && IS_REPLICA.test(error.message);

@@ -28,6 +28,8 @@ export interface OwnRedisOptions {
   appendonly?: boolean;
   /** Default: one that is free. */
   port?: number;
+  /** Path of the server's program; default `redis-server` of the PATH. */
+  program?: string;
 }
 
 /** A new PostgreSQL, without any table of Annals. */
@@ -53,9 +55,12 @@ export async function ownPostgres(
 /** @throws {Error} without `redis-server` on the PATH */
 export async function ownRedis(
   { parent, onStart }: OwnServer,
-  { appendonly: appendOnly = true, port: wanted }: OwnRedisOptions = {},
+  {
+    appendonly: appendOnly = true,
+    port: wanted,
+    program = onPath('redis-server'),
+  }: OwnRedisOptions = {},
 ): Promise<TestServer> {
-  const program = onPath('redis-server');
   if (!program) throw new Error('redis-server is not on the PATH');
   const folder = serverFolder(parent, 'redis');
   const [password, port] = [secret(), wanted ?? (await freePort())];

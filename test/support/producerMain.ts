@@ -1,6 +1,6 @@
 // A producer process for tests that kill it: its settings in the environment, its job as argument.
 import { openSync, writeSync } from 'node:fs';
-import { setImmediate as breathe } from 'node:timers/promises';
+import { setImmediate as breathe, setTimeout as sleep } from 'node:timers/promises';
 
 import { createProducer } from '../../src/producers/producer.ts';
 import type { QueueLocation } from '../../src/queues/backend.ts';
@@ -11,9 +11,11 @@ export interface ProducerJob {
   /**
    * `steady`: emits for ever, and writes the number of each event to `file` once `emit` has returned.
    * `flush`: emits, flushes, says so and stays. `exit`, `throw`: emits and ends in that way.
+   * `insist`: emits, flushes until that succeeds, says each time whether it did, and closes.
+   * `stop`: emits, says so, and closes at SIGTERM, within 1.5 s; nothing else ends it.
    * `measure`: emits in one go, then tells how long the calls took and what memory they needed.
    */
-  mode: 'steady' | 'flush' | 'exit' | 'throw' | 'measure';
+  mode: 'steady' | 'flush' | 'exit' | 'throw' | 'insist' | 'stop' | 'measure';
   events?: number;
   file?: string;
 }
@@ -49,6 +51,27 @@ for (let n = 0; n < events; n++) {
 }
 if (mode === 'exit') process.exit();
 if (mode === 'throw') throw new Error('uncaught');
+if (mode === 'insist') {
+  // Nobody who traces it can be relied on to end it.
+  for (let tries = 1; tries < 1000; tries++) {
+    const isFlushed = await producer.flush().then(
+      () => true,
+      () => false,
+    );
+    console.log(isFlushed ? 'flushed' : 'refused');
+    if (isFlushed) break;
+    await sleep(50);
+  }
+  await producer.close();
+  process.exit();
+}
+if (mode === 'stop') {
+  const staying = setInterval(() => {}, 1000);
+  process.once('SIGTERM', () => {
+    clearInterval(staying);
+    emit(events);
+    void producer.close({ deadlineMs: 1500 }).then(() => console.log('closed'));
+  });
+} else setInterval(() => {}, 1000);
 await producer.flush();
 console.log('flushed');
-setInterval(() => {}, 1000);

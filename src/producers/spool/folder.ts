@@ -52,6 +52,8 @@ export class SpoolFolder {
   #last = 0;
   /** Folders of dead producers whose segments were handed out. */
   readonly #adopted = new Set<string>();
+  /** Bytes in folders of dead producers that were not wanted at the last look. */
+  waitingBytes = 0;
   #isClosed = false;
 
   /**
@@ -100,9 +102,11 @@ export class SpoolFolder {
   /**
    * Takes over what dead producers left, if there is any; the segments of each come in order.
    *
+   * @param isWanted - asked before each folder
    * @throws whatever the file system does
    */
-  async *adopt(): AsyncGenerator<Segment> {
+  async *adopt(isWanted: () => boolean): AsyncGenerator<Segment> {
+    let waitingBytes = 0;
     for (const name of namesIn(this.#root)) {
       if (this.#isClosed) break;
       const [, producerId, owner] = FOLDER.exec(name) ?? [];
@@ -112,6 +116,10 @@ export class SpoolFolder {
       // One that is ours already, but could not be read when it became so, is tried again.
       if (owner === this.#id ? this.#adopted.has(adopted) : await isAlive(this.#socketOf(owner)))
         continue;
+      if (!isWanted()) {
+        waitingBytes += bytesIn(join(this.#root, name));
+        continue;
+      }
       try {
         renameSync(join(this.#root, name), join(this.#root, adopted));
       } catch (error) {
@@ -122,6 +130,7 @@ export class SpoolFolder {
       this.#adopted.add(adopted);
       yield* segments;
     }
+    this.waitingBytes = waitingBytes;
     if (this.#server) await this.#removeDeadSockets();
   }
 
@@ -206,6 +215,14 @@ function segmentsIn(folder: string, producerId: string): Segment[] {
       const path = join(folder, name);
       return Segment.adopt(path, producerId, statSync(path).size);
     });
+}
+
+/** Bytes of a folder's segments. One that somebody else just adopts has none. */
+function bytesIn(folder: string): number {
+  return namesIn(folder)
+    .filter((name) => SEGMENT.test(name))
+    .map((name) => statSync(join(folder, name), { throwIfNoEntry: false })?.size ?? 0)
+    .reduce((sum, bytes) => sum + bytes, 0);
 }
 
 /** The files of all producers to the same queues, for whoever only wants to look at them. */

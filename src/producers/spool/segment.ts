@@ -27,6 +27,11 @@ export class Segment {
   /** Whether what was found in it is in the account already. */
   isCounted = false;
   isSealed: boolean;
+  /**
+   * Whether an fsync of it, or of its name, failed. The kernel says so once, to whoever asks first:
+   * an fsync that succeeds afterwards proves nothing.
+   */
+  hasFailedSync = false;
   /** The connection that took the first of its events; none yet. */
   takenBy: number | undefined;
   /** When the queue last took one of its events, by `performance.now()`. */
@@ -100,6 +105,9 @@ export class Segment {
     this.#isSyncing = true;
     try {
       await fsyncFile(this.#fd);
+    } catch (error) {
+      this.hasFailedSync = true;
+      throw error;
     } finally {
       this.#isSyncing = false;
     }

@@ -9,7 +9,7 @@ export interface SpoolOptions {
   root: string;
   /** UUID of the producer. */
   producerId: string;
-  /** Bytes on disk at most, adopted ones included. */
+  /** Bytes of its own on disk at most, and at most twice that with what dead producers left. */
   maxBytes: number;
   /** Told when the spool cannot be used, once until it can be again. */
   onFault: (error: SpoolError) => void;
@@ -28,7 +28,8 @@ const REST_MS = 1000;
 export class Spool {
   /** On disk and of ours, the oldest first; adopted ones in their order behind them. */
   readonly segments = new Set<Segment>();
-  bytes = 0;
+  #ownBytes = 0;
+  #adoptedBytes = 0;
   readonly #options: SpoolOptions;
   readonly #folder: SpoolFolder;
   readonly #segmentBytes: number;
@@ -47,10 +48,21 @@ export class Spool {
     this.#segmentBytes = Math.min(SEGMENT_BYTES, options.maxBytes / 4);
   }
 
-  /** Whether so many records of so much JSON would be taken, the disk permitting. */
+  /** On disk and of ours. */
+  get bytes(): number {
+    return this.#ownBytes + this.#adoptedBytes;
+  }
+
+  /**
+   * Whether so many records of so much JSON would be taken, the disk permitting. What dead producers
+   * left is no reason to lose events of our own. It counts all the same, adopted or not, or a
+   * process that dies again and again would fill the disk.
+   */
   hasRoom(jsonBytes: number, records = 1): boolean {
+    const { maxBytes } = this.#options;
     const bytes = jsonBytes + records * RECORD_OVERHEAD;
-    if (this.bytes + bytes > this.#options.maxBytes) return false;
+    if (this.#ownBytes + bytes > maxBytes) return false;
+    if (this.bytes + this.#folder.waitingBytes + bytes > 2 * maxBytes) return false;
     return this.#restsUntil === 0 || performance.now() >= this.#restsUntil;
   }
 
@@ -73,7 +85,7 @@ export class Spool {
         text,
         events.map(({ record }) => record.kind),
       );
-      this.bytes += segment.bytes - before;
+      this.#ownBytes += segment.bytes - before;
       this.#mark(segment);
       if (segment.bytes >= this.#segmentBytes) this.seal();
       this.#restsUntil = 0;
@@ -96,11 +108,22 @@ export class Spool {
   }
 
   /**
-   * Resolves when all that was written before the call is fsynced.
+   * Resolves when all that was written before the call is fsynced or, where an fsync failed once, is
+   * with the queue.
    *
    * @throws {SpoolError} when the disk cannot say so
    */
-  synced(): Promise<void> {
+  async synced(): Promise<void> {
+    await this.#round();
+    const lost = [...this.segments].find((segment) => segment.hasFailedSync && !segment.isTaken);
+    if (lost)
+      throw this.#report(
+        new Error(`an fsync failed, and the queue has not all of ${lost.path} yet`),
+      );
+  }
+
+  /** An fsync of what was written before the call, shared with others who ask for it. */
+  #round(): Promise<void> {
     const isClean = this.#dirty.size === 0 && !this.#isFolderDirty;
     const underWay = this.#syncing ?? Promise.resolve();
     if (isClean && !this.#nextSync) return underWay;
@@ -125,12 +148,17 @@ export class Spool {
     }
   }
 
-  /** Takes over what dead producers left. */
+  /** Whether dead producers left more, for which there is room now. */
+  get canAdopt(): boolean {
+    return this.#folder.waitingBytes > 0 && this.#mayAdopt();
+  }
+
+  /** Takes over what dead producers left, as far as there is room; other live ones take the rest. */
   async adopt(): Promise<void> {
     try {
-      for await (const segment of this.#folder.adopt()) {
+      for await (const segment of this.#folder.adopt(() => this.#mayAdopt())) {
         this.segments.add(segment);
-        this.bytes += segment.bytes;
+        this.#adoptedBytes += segment.bytes;
       }
     } catch (error) {
       this.#report(error);
@@ -141,10 +169,13 @@ export class Spool {
   remove(segment: Segment): void {
     try {
       segment.remove();
-      this.bytes -= segment.bytes;
       this.segments.delete(segment);
       this.#dirty.delete(segment);
-      if (segment.producerId !== this.#options.producerId) this.#folder.tidy();
+      if (segment.producerId === this.#options.producerId) this.#ownBytes -= segment.bytes;
+      else {
+        this.#adoptedBytes -= segment.bytes;
+        this.#folder.tidy();
+      }
     } catch (error) {
       this.#report(error);
     }
@@ -166,6 +197,10 @@ export class Spool {
     } catch (error) {
       this.#report(error);
     }
+  }
+
+  #mayAdopt(): boolean {
+    return this.#adoptedBytes < this.#options.maxBytes;
   }
 
   #segment(): Segment {
@@ -190,12 +225,18 @@ export class Spool {
     try {
       if (this.#isFolderDirty) {
         this.#isFolderDirty = false;
-        await this.#folder.sync();
+        await this.#folder.sync().catch((error: NodeJS.ErrnoException) => {
+          // The names of all of these may be lost. (A folder that cannot be opened is tried again.)
+          if (error.syscall === 'fsync') for (const one of segments) one.hasFailedSync = true;
+          throw error;
+        });
       }
       for (const segment of segments) await segment.sync();
     } catch (error) {
       this.#isFolderDirty = true;
       for (const segment of segments) if (this.segments.has(segment)) this.#dirty.add(segment);
+      // What comes now goes to a file of its own, and the replay brings this one to the queue.
+      if (this.#active?.hasFailedSync) this.seal();
       throw this.#report(error);
     }
   }
