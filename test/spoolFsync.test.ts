@@ -19,12 +19,8 @@ const folder = mkdtempSync(join(tmpdir(), 'annals-fsync-'));
 afterAll(() => removeFolder(folder));
 
 /** Has the n-th fsync of a program fail, once, as the kernel does it; each thread counts its own. */
-const failing = (nth: number) => [
-  '-f',
-  '-qq',
-  ...['-o', '/dev/null'],
-  ...['-e', 'trace=fsync', '-e', `inject=fsync:error=EIO:when=${nth}`],
-];
+const failing = (nth: number) =>
+  `-f -qq -o /dev/null -e trace=fsync -e inject=fsync:error=EIO:when=${nth}`.split(' ');
 /** Containers may forbid tracing. */
 const canTrace =
   onPath('strace') !== undefined && spawnSync('strace', [...failing(1), 'true']).status === 0;

@@ -21,6 +21,7 @@ export function addAudit(program: Command): void {
 accepted = committed + repeated + dead letters + discarded + dropped + queued + spooled.
 Exits with 1 if accepted events are none of these. It reads every job of the event queues, and the
 spool of this machine; of producers on others, the spool there counts as missing until it is sent.
+What the spool here holds for other queues is warned of (see "annals emit --spool").
 
 Examples:
   $ annals audit

@@ -13,7 +13,13 @@ import {
   type Patient,
   type Verdict,
 } from './finding.ts';
-import { checkConfiguration, checkDataFolder, checkNode, checkSpoolFolder } from './machine.ts';
+import {
+  checkConfiguration,
+  checkDataFolder,
+  checkNode,
+  checkSpoolFolder,
+  checkStraySpools,
+} from './machine.ts';
 import * as postgres from './postgres.ts';
 import * as redis from './redis.ts';
 
@@ -26,6 +32,7 @@ const CHECKS: Readonly<Record<string, (patient: Patient) => Verdict | Promise<Ve
   configuration: checkConfiguration,
   'data folder': checkDataFolder,
   'spool folder': checkSpoolFolder,
+  'spool of other queues': checkStraySpools,
   PostgreSQL: connectPostgres,
   'PostgreSQL version': onPostgres(postgres.checkVersion),
   'PostgreSQL encoding': onPostgres(postgres.checkEncoding),

@@ -3,6 +3,7 @@ import { access, stat, statfs } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 
 import type { Config } from '../config.ts';
+import { straySpools } from '../producers/spool/strays.ts';
 import { failed, ok, skipped, warning, type Patient, type Verdict } from './finding.ts';
 
 const GIB = 1024 ** 3;
@@ -51,6 +52,19 @@ export async function checkDataFolder({ config, queue }: Patient): Promise<Verdi
 /** Where producers put events that the queue does not take. */
 export const checkSpoolFolder = ({ config }: Patient): Promise<Verdict> =>
   checkFolder('ANNALS_SPOOL_DIR', config, config.ANNALS_SPOOL_MAX_BYTES);
+
+/** What no producer looks for any more, since the address of the queues has changed. */
+export async function checkStraySpools({ config, queue }: Patient): Promise<Verdict> {
+  const strays = await straySpools(config, queue);
+  if (strays.length === 0) return ok('nothing is left for other queues');
+  const found = strays.map(
+    ({ folder, destination, bytes }) => `${bytes} bytes for ${destination} in ${folder}`,
+  );
+  return warning(
+    `events are left for other queues: ${found.join('; ')}`,
+    'Run a producer to these queues. If they are no more, send the events to those of now: annals emit --spool FOLDER.',
+  );
+}
 
 /** @param wanted - free bytes below which we warn */
 async function checkFolder(

@@ -17,7 +17,7 @@ import { Delivery } from './delivery.ts';
 import { spillAtExit } from './exit.ts';
 import { Outlet } from './outlet.ts';
 import { Replay } from './replay.ts';
-import { configuredSpoolFolder, spoolFolder } from './spool/destination.ts';
+import { configuredSpoolFolder, describeDestination, spoolFolder } from './spool/destination.ts';
 import { Spool } from './spool/spool.ts';
 import { Tally, type ProducerStats } from './tally.ts';
 
@@ -88,7 +88,11 @@ class QueueProducer implements Producer {
     this.#options = options;
     this.#config = config;
     this.#tally = new Tally(id);
-    this.#spool = new Spool({ root, producerId: id, maxBytes, onFault: onError });
+    const destination = describeDestination(
+      config,
+      typeof queue === 'function' ? undefined : queue,
+    );
+    this.#spool = new Spool({ root, producerId: id, destination, maxBytes, onFault: onError });
     this.#outlet = new Outlet(queue, onError, () => this.#replay.hurry());
     const parts = { tally: this.#tally, spool: this.#spool, outlet: this.#outlet };
     this.#delivery = new Delivery({

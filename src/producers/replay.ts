@@ -43,7 +43,7 @@ export class Replay {
   #isAwake = false;
   #isStopped = false;
   #looking: Promise<void> | undefined;
-  #removing: Promise<void> | undefined;
+  #isTidying = false;
 
   constructor(options: ReplayOptions) {
     this.#options = options;
@@ -196,10 +196,12 @@ export class Replay {
 
   /** Removes what the queue has; the question whether it has it does not hold up the sending. */
   #tidy(): void {
-    this.#removing ??= this.#removeTaken()
+    if (this.#isTidying) return;
+    this.#isTidying = true;
+    void this.#removeTaken()
       .catch(this.#options.onError)
       .finally(() => {
-        this.#removing = undefined;
+        this.#isTidying = false;
       });
   }
 

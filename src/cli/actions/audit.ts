@@ -3,6 +3,7 @@ import { audit, type AuditReport } from '../../audit/audit.ts';
 import { createPrismaClient } from '../../database/client.ts';
 import { UsageError } from '../../errors.ts';
 import { configuredSpoolFolder, spoolFolder } from '../../producers/spool/destination.ts';
+import { straySpools } from '../../producers/spool/strays.ts';
 import { EVENT_KINDS } from '../../queues/catalogue.ts';
 import { openEventQueues } from '../../queues/eventQueues.ts';
 import type { AuditOptions } from '../audit.ts';
@@ -17,7 +18,7 @@ export async function showAudit(options: AuditOptions): Promise<void> {
     throw new UsageError(`--wait: got ${options.wait}; takes seconds, from 0 to 3600`);
   }
   await inEnvironment({ ...options, needs: 'all' }, async (environment) => {
-    const { closer, config, databaseUrl, queue, result, stopping } = environment;
+    const { closer, config, databaseUrl, log, queue, result, stopping } = environment;
     await ensureSchema(environment);
     const prisma = createPrismaClient(databaseUrl, { poolSize: 1 });
     closer.add('database', () => prisma.$disconnect());
@@ -33,6 +34,9 @@ export async function showAudit(options: AuditOptions): Promise<void> {
       onJob: () => counter.add(1),
     });
     counter.end();
+    for (const stray of await straySpools(config, queue)) {
+      log.warn(stray, 'events are left in the spool for other queues, and are not counted here');
+    }
     result(report, describe(report, waitSeconds));
     return report.ok ? 0 : 1;
   });

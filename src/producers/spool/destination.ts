@@ -10,8 +10,8 @@ import type { QueueLocation } from '../../queues/backend.ts';
  */
 
 /** The folder for events to queues at a known place. */
-export function spoolFolder(config: ProducerConfig, { kind, url, prefix }: QueueLocation): string {
-  return folderFor(config, [kind, place(url), prefix]);
+export function spoolFolder(config: ProducerConfig, location: QueueLocation): string {
+  return folderFor(config, destinationOf(location));
 }
 
 /**
@@ -19,6 +19,21 @@ export function spoolFolder(config: ProducerConfig, { kind, url, prefix }: Queue
  * Embedded servers are known by their data: their ports may change.
  */
 export function configuredSpoolFolder(config: ProducerConfig): string {
+  return folderFor(config, configuredDestination(config));
+}
+
+/** Where events go, in words that stand beside them in the spool; without credentials. */
+export function describeDestination(
+  config: ProducerConfig,
+  location: QueueLocation | undefined,
+): string {
+  const parts = location ? destinationOf(location) : configuredDestination(config);
+  return parts.filter((part) => part !== '').join(' ');
+}
+
+const destinationOf = ({ kind, url, prefix }: QueueLocation) => [kind, place(url), prefix];
+
+function configuredDestination(config: ProducerConfig): string[] {
   const {
     ANNALS_QUEUE_BACKEND: backend,
     ANNALS_QUEUE_PREFIX: prefix,
@@ -26,19 +41,13 @@ export function configuredSpoolFolder(config: ProducerConfig): string {
     REDIS_URL,
   } = config;
   if (REDIS_URL !== undefined && backend !== 'postgres') {
-    return spoolFolder(config, { kind: 'redis', url: REDIS_URL, prefix });
+    return destinationOf({ kind: 'redis', url: REDIS_URL, prefix });
   }
   if (DATABASE_URL !== undefined && backend === 'postgres') {
-    return spoolFolder(config, { kind: 'postgres', url: DATABASE_URL, prefix });
+    return destinationOf({ kind: 'postgres', url: DATABASE_URL, prefix });
   }
   const database = DATABASE_URL === undefined ? '' : place(DATABASE_URL);
-  return folderFor(config, [
-    'embedded',
-    resolve(config.ANNALS_DATA_DIR),
-    database,
-    backend,
-    prefix,
-  ]);
+  return ['embedded', resolve(config.ANNALS_DATA_DIR), database, backend, prefix];
 }
 
 function folderFor(config: ProducerConfig, destination: string[]): string {

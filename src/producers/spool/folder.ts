@@ -12,6 +12,7 @@ import {
   rmdirSync,
   rmSync,
   statSync,
+  writeFileSync,
 } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
@@ -25,6 +26,7 @@ import { Segment } from './segment.ts';
  * Whose segments are whose.
  *
  *     <root>/<producer>@<owner>/00000001.log
+ *     <root>/destination                     (where its events go, for people)
  *     <root>/<end of owner's id>.sock        (elsewhere, if that path is too long for a socket)
  *
  * A producer writes into <itself>@<itself>. Segments are touched by nobody but the owner in their
@@ -42,11 +44,13 @@ import { Segment } from './segment.ts';
 const FOLDER = /^([0-9a-f-]{36})@([0-9a-f-]{36})$/;
 const SEGMENT = /^(\d{8})\.log$/;
 const SOCKET = /^[0-9a-f]{12}\.sock$/;
+export const DESTINATION = 'destination';
 
 /** A producer's place in the spool; everything on disk is made when it is first needed. */
 export class SpoolFolder {
   readonly #root: string;
   readonly #id: string;
+  readonly #destination: string;
   #server: Server | undefined;
   #sockets = '';
   #last = 0;
@@ -59,10 +63,12 @@ export class SpoolFolder {
   /**
    * @param root - the folder that all producers to the same queues share
    * @param id - UUID of this producer
+   * @param destination - where its events go, in words
    */
-  constructor(root: string, id: string) {
+  constructor(root: string, id: string, destination: string) {
     this.#root = root;
     this.#id = id;
+    this.#destination = destination;
   }
 
   get #own(): string {
@@ -158,7 +164,7 @@ export class SpoolFolder {
   }
 
   #socketOf(owner: string): string {
-    return join(this.#sockets, `${owner.slice(-12)}.sock`);
+    return join(this.#sockets, socketName(owner));
   }
 
   /** Makes this producer known to be alive. A local socket is bound within `listen`. */
@@ -170,6 +176,7 @@ export class SpoolFolder {
     const mode = process.getuid?.() === 0 ? 0o711 : 0o700;
     mkdirSync(dirname(this.#root), { recursive: true, mode });
     mkdirSync(this.#root, { recursive: true, mode: 0o700 });
+    this.#nameDestination();
     this.#sockets = socketFolder(realpathSync(this.#root));
     const server = createServer((socket) => socket.destroy());
     let fault: Error | undefined;
@@ -185,6 +192,15 @@ export class SpoolFolder {
     this.#server = server;
   }
 
+  #nameDestination(): void {
+    try {
+      const text = `${this.#destination}\n`;
+      writeFileSync(join(this.#root, DESTINATION), text, { flag: 'wx', mode: 0o600 });
+    } catch {
+      // It is there already; or the disk is full, of which what matters will tell.
+    }
+  }
+
   async #removeDeadSockets(): Promise<void> {
     for (const name of namesIn(this.#sockets)) {
       const path = join(this.#sockets, name);
@@ -192,6 +208,8 @@ export class SpoolFolder {
     }
   }
 }
+
+const socketName = (owner: string) => `${owner.slice(-12)}.sock`;
 
 /** Only a refusal, or there being no socket at all, means that nobody is there. */
 function isAlive(path: string): Promise<boolean> {
@@ -223,6 +241,19 @@ function bytesIn(folder: string): number {
     .filter((name) => SEGMENT.test(name))
     .map((name) => statSync(join(folder, name), { throwIfNoEntry: false })?.size ?? 0)
     .reduce((sum, bytes) => sum + bytes, 0);
+}
+
+/** Bytes that dead producers left in a folder, for whoever only wants to know. */
+export async function leftIn(root: string): Promise<number> {
+  let bytes = 0;
+  for (const name of namesIn(root)) {
+    const [, , owner] = FOLDER.exec(name) ?? [];
+    const held = owner === undefined ? 0 : bytesIn(join(root, name));
+    if (owner === undefined || held === 0) continue;
+    const socket = join(socketFolder(realpathSync(root)), socketName(owner));
+    if (!(await isAlive(socket))) bytes += held;
+  }
+  return bytes;
 }
 
 /** The files of all producers to the same queues, for whoever only wants to look at them. */

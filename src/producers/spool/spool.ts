@@ -9,6 +9,8 @@ export interface SpoolOptions {
   root: string;
   /** UUID of the producer. */
   producerId: string;
+  /** Where its events go, in words. */
+  destination: string;
   /** Bytes of its own on disk at most, and at most twice that with what dead producers left. */
   maxBytes: number;
   /** Told when the spool cannot be used, once until it can be again. */
@@ -44,7 +46,7 @@ export class Spool {
 
   constructor(options: SpoolOptions) {
     this.#options = options;
-    this.#folder = new SpoolFolder(options.root, options.producerId);
+    this.#folder = new SpoolFolder(options.root, options.producerId, options.destination);
     this.#segmentBytes = Math.min(SEGMENT_BYTES, options.maxBytes / 4);
   }
 
