@@ -82,7 +82,7 @@ describeBackends('tracing', (locate) => {
       input: `${EVENT}\n`,
     });
 
-  it('crosses from the producer to the worker, in one trace', { timeout: 60_000 }, async () => {
+  it('crosses from the producer to the worker, in one trace', async () => {
     const emitted = await emit({ OTEL_SERVICE_NAME: 'agent' });
     expect(emitted).toMatchObject({ code: 0 });
     expect(emitted.stderr).toMatch(/sdk files: [1-9]/);

@@ -9,7 +9,7 @@ export interface RunOptions {
   cwd?: string;
   /** Account and group to run as, which needs root. */
   uid?: number;
-  /** Then the process is killed with SIGKILL; default 30,000. */
+  /** Then the process is killed with SIGKILL; default 60,000. */
   timeoutMs?: number;
   /** Written to standard input, which is then closed. */
   input?: string;
@@ -32,7 +32,7 @@ export async function run(
   options: RunOptions = {},
 ): Promise<RunResult> {
   const child = start(file, args, options);
-  const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs ?? 30_000);
+  const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs ?? 60_000);
   child.stdin.end(options.input);
   let [stdout, stderr] = ['', ''];
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
