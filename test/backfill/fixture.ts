@@ -19,6 +19,9 @@ export const STATES = transformOf('module-states');
 export const AGENTS = transformOf('agents');
 export const MEMORIES = transformOf('interaction-memories');
 
+/** Of a test's workers: how soon one takes over from another that is gone. */
+export const TIMINGS = { lookEveryMs: 100, leaseMs: 2000, jobLockMs: 1000 };
+
 /** A database with plain rows, and what a test does to it. */
 export interface Fixture extends TestDatabase {
   pool: pg.Pool;
@@ -49,9 +52,7 @@ export async function createFixture(
         databaseUrl: db.url,
         queue: location,
         log: createLogger(testConfig()),
-        lookEveryMs: 100,
-        leaseMs: 2000,
-        jobLockMs: 1000,
+        ...TIMINGS,
       });
       workers.push(worker);
       return worker;

@@ -4,11 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { expect, it } from 'vitest';
 
+import { startWorker } from '../../bench/backfill/workerProcess.ts';
 import { readStatus } from '../../src/backfill/status.ts';
 import { TRANSFORMS } from '../../src/backfill/transforms/index.ts';
 import { describeBackends } from '../support/pipeline.ts';
-import { spawnTsx } from '../support/process.ts';
-import { contents, createFixture, seedPlain, type Fixture } from './fixture.ts';
+import { contents, createFixture, seedPlain, TIMINGS, type Fixture } from './fixture.ts';
 
 const ROWS = 1000;
 const KILLS = 5;
@@ -24,11 +24,14 @@ describeBackends(`a backfill whose worker is killed ${KILLS} times`, (locate) =>
         await db.start({ maxChunkRows: 25, restMs: 5 });
         for (let kill = 0; kill < KILLS; kill++) {
           const before = await passed(db);
-          const worker = spawnTsx('bench/backfill/worker.ts', [JSON.stringify(db.location)], {
-            DATABASE_URL: db.url,
-            ANNALS_LOG_LEVEL: 'silent',
-          });
-          while ((await passed(db)) === before) await sleep(5);
+          const worker = startWorker(
+            { databaseUrl: db.url, queue: db.location, env: process.env },
+            TIMINGS,
+          );
+          while ((await passed(db)) === before) {
+            if (worker.exitCode !== null) throw new Error('the worker ended by itself');
+            await sleep(5);
+          }
           await sleep(Math.random() * 50);
           worker.kill('SIGKILL');
           await once(worker, 'exit');
