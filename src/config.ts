@@ -133,6 +133,10 @@ export const SETTINGS = {
     schedule.default('off'),
     'When module states and memories past their `expiresAt` are deleted: a cron pattern in UTC, or `off`.',
   ),
+  ANNALS_DEAD_LETTERS_SCHEDULE: setting(
+    schedule.default('17 * * * *'),
+    'When the oldest dead letters are discarded and counted, beyond 100,000 jobs of a kind or 90 days: a cron pattern in UTC, or `off`.',
+  ),
   ANNALS_SHUTDOWN_DEADLINE_MS: setting(
     integer(0, 600_000).default(25_000),
     'Milliseconds in which a process that was told to stop finishes what it holds.',

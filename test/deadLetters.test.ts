@@ -8,9 +8,12 @@ import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import type { DeadLetter } from '../src/deadLetters/deadLetter.ts';
 import { discardDeadLetters } from '../src/deadLetters/discard.ts';
 import { readDeadLetters, type DeadLetterFilter } from '../src/deadLetters/read.ts';
+import { trimDeadLetters } from '../src/deadLetters/trim.ts';
 import { readLedger } from '../src/ledger/ledger.ts';
-import { openProducerQueue, type QueueLocation } from '../src/queues/backend.ts';
+import { createLogger } from '../src/logger.ts';
+import { openProducerQueue, openTaskQueue, type QueueLocation } from '../src/queues/backend.ts';
 import type { EventKind } from '../src/queues/catalogue.ts';
+import { startSchedules } from '../src/schedules/runner.ts';
 import { startWorkers, type Workers } from '../src/workers/runtime.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { sample } from './support/events.ts';
@@ -194,6 +197,51 @@ describeBackends('dead letters', (locate) => {
     expect(gone.flat()).not.toEqual([]); // Redis tells each of them that it was the one
     const entries = (await readLedger(db.prisma)).filter((one) => one.producerId === producer.id);
     expect(entries).toMatchObject([{ discarded: 1, accepted: 1 }]);
+  });
+
+  it('beyond what is kept are discarded and counted, the oldest first', async () => {
+    const producer = { id: '5c1d7a6e-0d5b-4f0e-9a44-7b0d2f9f6a21', accepted: 6, dropped: 0 };
+    for (let n = 0; n < 3; n++) await put('metrics', [[`old ${n}`], [n]], { producer });
+    const discarded = async () =>
+      (await readLedger(db.prisma)).find(({ producerId }) => producerId === producer.id)?.discarded;
+    const ageMs = 60_000;
+
+    expect(await trimDeadLetters(db.prisma, queues, { kept: { jobs: 3, ageMs } })).toEqual({
+      jobs: 0,
+      events: 0,
+    });
+    expect(await trimDeadLetters(db.prisma, queues, { kept: { jobs: 2, ageMs } })).toEqual({
+      jobs: 1,
+      events: 2,
+    });
+    const left = await found({});
+    expect(left.map(({ events }) => events[0]?.event)).toEqual([['old 2'], ['old 1']]);
+    expect(await discarded()).toBe(2);
+
+    const [youngest] = left;
+    const age = Date.now() - Number(youngest!.failedAt);
+    const sofar = { jobs: 1, events: 2 };
+    const options = { kept: { jobs: 3, ageMs: age - 1 }, resume: sofar };
+    expect(await trimDeadLetters(db.prisma, queues, options)).toEqual({ jobs: 3, events: 6 });
+    expect(await found({})).toEqual([]);
+    expect(await discarded()).toBe(6);
+  });
+
+  it('are looked through by a schedule, which keeps those that may stay', async () => {
+    await put('metrics', [['kept']]);
+    const config = testConfig({ ANNALS_DEAD_LETTERS_SCHEDULE: '* * * * * *' });
+    const log = createLogger(config);
+    const runs = openTaskQueue(location, 'dead-letters');
+    const schedules = await startSchedules({ databaseUrl: db.url, queue: location, config, log });
+    try {
+      await expect
+        .poll(async () => (await runs.getCompleted()).map(({ returnvalue }) => returnvalue))
+        .toContainEqual({ jobs: 0, events: 0, tookMs: expect.any(Number) });
+      expect(await found({})).toHaveLength(1);
+    } finally {
+      await schedules.stop(5000);
+      await runs.close();
+    }
   });
 
   it('are found by kind, reason, time, id and number, the newest first', async () => {

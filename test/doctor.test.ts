@@ -194,7 +194,7 @@ describe('annals doctor on a PostgreSQL', () => {
     expect(complaints['PostgreSQL takes writes']).toMatch(/^failed: .*read-only/);
     expect(complaints['PostgreSQL time-outs']).toMatch(/^warning: statement_timeout=2000 ms/);
     expect(complaints['PostgreSQL connections']).toMatch(
-      /^warning: \d+ of \d+ free; a worker opens 257 at most → Raise max_connections/,
+      /^warning: \d+ of \d+ free; a worker opens 273 at most → Raise max_connections/,
     );
   });
 

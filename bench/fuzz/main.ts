@@ -12,7 +12,7 @@ await new Command('fuzz')
   .description(
     'Puts random and mutated jobs on the queues; each must end as rows or as a dead letter',
   )
-  .option('--payloads <n>', 'jobs for each kind of queue', wholeNumber, 10_000)
+  .option('--payloads <n>', 'jobs for each kind of queue', wholeNumber, 100_000)
   .option('--seed <n>', 'repeats a run', wholeNumber, randomInt(1, 2 ** 31))
   .option('--report <file>', 'write the figures as JSON to this file')
   .action(

@@ -193,7 +193,7 @@ async function account(
   const open = new Set(await queue.getRanges([...OPEN], 0, -1));
   const eventsOf = new Map(round.map((each) => [each.id, parseEvents(each.data)]));
   const ids = [...eventsOf.values()]
-    .flatMap((events) => events.map(idOf))
+    .flatMap((events) => (events ?? []).map(idOf))
     .filter((id) => id !== undefined);
   const tables = TABLES[queue.name as EventKind];
   const { rows } = await pool.query<{ id: string }>(
@@ -206,12 +206,15 @@ async function account(
 
   for (const { id, n, what } of round) {
     const lose = (why: string) => report.lost.push({ n, what, why });
-    const events = eventsOf.get(id) ?? [];
+    const envelope = eventsOf.get(id);
+    const events = envelope ?? [];
     const missing = events.filter((event) => !stored.has(idOf(event) ?? ''));
     const job = failed.get(id);
     if (open.has(id)) lose('it is still on the queue');
     else if (!job) {
-      if (missing.length > 0) lose(`${missing.length} of its ${events.length} events are nowhere`);
+      if (!envelope) lose('it is no envelope, and no dead letter either');
+      else if (missing.length > 0)
+        lose(`${missing.length} of its ${events.length} events are nowhere`);
       else report.committed++;
     } else if (!job.failedReason) lose('its dead letter has no reason');
     else {
@@ -223,13 +226,13 @@ async function account(
   }
 }
 
-/** The events of what reads as an envelope: all others are dead letters as a whole. */
-function parseEvents(data: string | Buffer): unknown[] {
+/** The events of what reads as an envelope; undefined for all else, which is a dead letter as a whole. */
+function parseEvents(data: string | Buffer): unknown[] | undefined {
   try {
     const value = JSON.parse(data.toString()) as { v?: unknown; events?: unknown } | null;
-    return value?.v === 1 && Array.isArray(value.events) ? value.events : [];
+    return value?.v === 1 && Array.isArray(value.events) ? value.events : undefined;
   } catch {
-    return [];
+    return undefined;
   }
 }
 

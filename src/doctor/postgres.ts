@@ -108,10 +108,11 @@ export const checkDurability: PostgresCheck = async (sql) => {
 };
 
 /**
- * Connections besides the pool that a worker opens at most: 5 for backfills, 2 for schedules, 1 for
- * its reports, and on PostgreSQL queues 5 for each of 7 workers and 2 for each of 7 queues.
+ * Connections besides the pool that a worker opens at most: 5 for backfills, 3 for schedules, 1 for
+ * its reports, and on PostgreSQL queues 5 for each of 8 workers, 2 for each of 8 queues, and 2 for each
+ * of 4 while old dead letters are looked for.
  */
-const EXTRA_CONNECTIONS = { redis: 8, postgres: 57 };
+const EXTRA_CONNECTIONS = { redis: 9, postgres: 73 };
 
 export const checkConnections: PostgresCheck = async (sql, { config, queue }) => {
   const found = await settings(

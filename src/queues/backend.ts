@@ -195,7 +195,7 @@ function startWorker<Data, Result>(
       // Workers come back within a second of their queue, not after BullMQ's 15.
       runRetryDelay: 1000,
       removeOnComplete: keepCompleted,
-      removeOnFail: keepFailed,
+      ...(keepFailed && { removeOnFail: keepFailed }),
       ...traced(),
     },
     factory,

@@ -4,8 +4,8 @@ import { EVENT_KINDS, type EventKind } from './events.ts';
 export interface QueuePolicy {
   /** Finished jobs that stay to be looked at: at most `count`, no longer than `age` seconds. */
   keepCompleted: { count: number; age: number };
-  /** Dead letters. They are the only copy of what they hold, so the bound is far away. */
-  keepFailed: { count: number; age: number };
+  /** Failed jobs that stay likewise; false where none may go without being counted. */
+  keepFailed: { count: number; age: number } | false;
   /** Delay before an attempt is repeated, in milliseconds, doubling from the first. */
   backoffMs: number;
 }
@@ -15,7 +15,7 @@ const DAY_SECONDS = 24 * 60 * 60;
 const EVENT_POLICY: QueuePolicy = {
   // A completed job holds up to a megabyte of events that are rows by now.
   keepCompleted: { count: 10, age: 3600 },
-  keepFailed: { count: 100_000, age: 90 * DAY_SECONDS },
+  keepFailed: false, // dead letters, which `trimDeadLetters` counts
   backoffMs: 500,
 };
 
@@ -49,6 +49,8 @@ export const TASK_QUEUES = {
   'session-counts': SCHEDULE_POLICY,
   /** Runs that delete what has expired. */
   expiry: SCHEDULE_POLICY,
+  /** Runs that discard dead letters of which there are too many, or that are too old. */
+  'dead-letters': SCHEDULE_POLICY,
 } as const satisfies Record<string, QueuePolicy>;
 
 export type TaskQueueName = keyof typeof TASK_QUEUES;

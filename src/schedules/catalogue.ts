@@ -1,6 +1,11 @@
 import type { Config } from '../config.ts';
 import type { PrismaClient } from '../database/client.ts';
+import { Closer } from '../closer.ts';
+import { trimDeadLetters } from '../deadLetters/trim.ts';
 import type { TaskQueueName } from '../queues/catalogue.ts';
+import type { QueueLocation } from '../queues/backend.ts';
+import { openEventQueues } from '../queues/eventQueues.ts';
+import type { Logger } from '../logger.ts';
 import { expireRows } from '../services/expiry.ts';
 import { recountSessions } from '../services/sessionCounts.ts';
 
@@ -13,18 +18,42 @@ export interface RunOptions {
   resume?: never; // only the work that told it knows its type
 }
 
+/** What there is to work on. */
+export interface Ground {
+  prisma: PrismaClient;
+  queue: QueueLocation;
+  log: Logger;
+}
+
 /** Work that is done again and again. */
 interface Schedule {
   /** The setting that holds its cron pattern, or `off`. */
   setting: keyof Config & `ANNALS_${string}_SCHEDULE`;
   /** Does it once. What it returns is the job's return value, and is logged. */
-  run: (prisma: PrismaClient, options: RunOptions) => Promise<object>;
+  run: (ground: Ground, options: RunOptions) => Promise<object>;
 }
 
 /** Every schedule by its queue, in which each run of it is a job. */
 export const SCHEDULES = {
-  'session-counts': { setting: 'ANNALS_SESSION_COUNTS_SCHEDULE', run: recountSessions },
-  expiry: { setting: 'ANNALS_EXPIRY_SCHEDULE', run: expireRows },
+  'session-counts': {
+    setting: 'ANNALS_SESSION_COUNTS_SCHEDULE',
+    run: ({ prisma }, options) => recountSessions(prisma, options),
+  },
+  expiry: {
+    setting: 'ANNALS_EXPIRY_SCHEDULE',
+    run: ({ prisma }, options) => expireRows(prisma, options),
+  },
+  'dead-letters': {
+    setting: 'ANNALS_DEAD_LETTERS_SCHEDULE',
+    run: async ({ prisma, queue, log }, options) => {
+      const closer = new Closer(log);
+      try {
+        return await trimDeadLetters(prisma, await openEventQueues(queue, closer), options);
+      } finally {
+        await closer.close(5000);
+      }
+    },
+  },
 } as const satisfies Partial<Record<TaskQueueName, Schedule>>;
 
 export type ScheduleName = keyof typeof SCHEDULES;

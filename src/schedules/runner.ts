@@ -2,7 +2,7 @@ import { WaitingError, type Job } from 'bullmq';
 
 import { Closer } from '../closer.ts';
 import type { Config } from '../config.ts';
-import { createPrismaClient, type PrismaClient } from '../database/client.ts';
+import { createPrismaClient } from '../database/client.ts';
 import { serverMessage } from '../database/faults.ts';
 import type { Logger } from '../logger.ts';
 import {
@@ -12,7 +12,7 @@ import {
   type QueueLocation,
 } from '../queues/backend.ts';
 import { reportQueue } from '../queues/queueLog.ts';
-import { SCHEDULE_NAMES, SCHEDULES, type ScheduleName } from './catalogue.ts';
+import { SCHEDULE_NAMES, SCHEDULES, type Ground, type ScheduleName } from './catalogue.ts';
 import { ensureScheduler } from './scheduler.ts';
 
 export interface SchedulesOptions {
@@ -51,10 +51,15 @@ export async function startSchedules(options: SchedulesOptions): Promise<Schedul
     keepScheduler(location, name, pattern, options.lookEveryMs ?? 10_000, logOfQueue, closer);
     if (pattern === 'off') continue;
 
-    const worker = openTaskWorker(location, name, createRun(name, prisma, stopping, logOfQueue), {
-      concurrency: 1,
-      lockDuration: config.ANNALS_JOB_LOCK_MS,
-    });
+    const worker = openTaskWorker(
+      location,
+      name,
+      createRun(name, { prisma, queue: location, log: logOfQueue }, stopping),
+      {
+        concurrency: 1,
+        lockDuration: config.ANNALS_JOB_LOCK_MS,
+      },
+    );
     reportQueue(worker, location, logOfQueue);
     worker.on('failed', (job, error) =>
       logOfQueue.warn(
@@ -106,16 +111,12 @@ function keepScheduler(
 }
 
 /** The processor: does the work once, and says what came of it. */
-function createRun(
-  name: ScheduleName,
-  prisma: PrismaClient,
-  stopping: AbortController,
-  log: Logger,
-) {
+function createRun(name: ScheduleName, ground: Ground, stopping: AbortController) {
+  const { log } = ground;
   return async (job: Job, token?: string): Promise<object> => {
     const since = performance.now();
     try {
-      const done = await SCHEDULES[name].run(prisma, {
+      const done = await SCHEDULES[name].run(ground, {
         signal: stopping.signal,
         // Work that is done twice finds nothing the second time: what is lost here is a figure.
         onProgress: (sofar) => job.updateProgress(sofar).catch(() => {}),
