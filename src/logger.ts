@@ -8,8 +8,8 @@ export type Logger = pino.Logger;
 /** Fields that hold connection strings or events, at whatever depth of what is logged. */
 const SECRET = new Set(['url', 'databaseUrl', 'redisUrl', 'connectionString', 'events', 'data']);
 
-/** User and password of a connection string, wherever it stands in a line. */
-const CREDENTIALS = /\b(postgres(?:ql)?|rediss?|https?):\/\/[^\s"'@/]*@/gi;
+/** User and password of a connection string, wherever it stands in a line; a password may hold an `@`. */
+const CREDENTIALS = /\b(postgres(?:ql)?|rediss?|https?):\/\/[^\s"/?#]*@/gi;
 
 /**
  * Makes the process's logger. It writes to standard error, so that standard output stays free

@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import { Redis } from 'ioredis';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
 import { startBoard, type Board } from '../src/board/board.ts';
@@ -230,6 +231,27 @@ describeBackends('the board', (locate) => {
     expect(await queues.transition.isPaused()).toBe(false);
     expect(await job[0]?.getState()).toBe('failed');
     await showing.stop(5000);
+  });
+
+  it('looks at a queue in which a job is not JSON, and shows nothing of the job', async ({
+    skip,
+  }) => {
+    if (location.kind === 'postgres') skip(); // which takes no such job
+    const queue = queues.metrics;
+    await queue.pause();
+    const job = await queue.add('job', { v: 1, events: [] });
+    const redis = new Redis(location.url);
+    await redis.hset(`${location.prefix}:metrics:${job.id}`, 'data', 'sk-secret 12345');
+    redis.disconnect();
+    const labels = { queue: 'metrics', state: 'waiting' };
+    await expect.poll(() => metric('annals_queue_jobs', labels)).toBe(1);
+    const ready = await get('/readyz');
+    expect({ status: ready.status, text: await ready.text() }).toEqual({
+      status: 200,
+      text: expect.not.stringContaining('secret'),
+    });
+    await queue.remove(String(job.id));
+    await queue.resume();
   });
 
   it('takes changes from its own pages only', async () => {

@@ -48,6 +48,15 @@ it('takes no token that no header could bring', () => {
   }
 });
 
+it.each([
+  [{}, 200],
+  [{ host: 'annals.example' }, 403],
+  [{ 'x-forwarded-for': '192.0.2.1' }, 403],
+  [{ forwarded: 'for=192.0.2.1' }, 403],
+])('without credentials, %o is answered with %i', (headers, expected) => {
+  expect(status(open, asked(headers as Record<string, string>))).toBe(expected);
+});
+
 describe('with credentials', () => {
   it.each([
     ['the password', basic('annals', 'correct horse'), 200],

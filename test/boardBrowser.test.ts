@@ -106,6 +106,18 @@ describe.skipIf(isMissing)('the board in Chromium', () => {
     await page.setViewportSize({ width: 1280, height: 900 });
   });
 
+  it('says that what is shown is old, when the board hangs', async () => {
+    const seen = await context.newPage();
+    await seen.goto(board.url);
+    const status = () => seen.locator('#status').textContent();
+    await expect.poll(status).toBe('All is well');
+    await seen.route('**/live*', () => {}); // taken, and never answered
+    await expect.poll(status).toContain('does not answer');
+    await seen.unroute('**/live*');
+    await expect.poll(status).toBe('All is well');
+    await seen.close();
+  });
+
   it('shows live figures while the demo runs, and a lag of just now', async () => {
     const demo = spawnTsx('src/demo/main.ts', ['--board', '--events', '60000'], {
       DATABASE_URL: undefined,

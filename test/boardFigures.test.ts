@@ -1,15 +1,17 @@
+import { readFileSync } from 'node:fs';
+
 import { expect, it } from 'vitest';
 
 import { expose } from '../src/board/exposition.ts';
 import { figuresOf, increase, mean, quantile, sum } from '../src/board/figures.ts';
-import type { Point } from '../src/board/history.ts';
+import { History, type Point } from '../src/board/history.ts';
 import { duration, html, number } from '../src/board/html.ts';
 import { renderSections } from '../src/board/overview.ts';
 import { StallWatch, STALL_MS } from '../src/board/stall.ts';
 import type { Sight } from '../src/board/watch.ts';
 import type { Totals } from '../src/ledger/totals.ts';
 import { createWorkerMetrics, METRIC } from '../src/metrics/workerMetrics.ts';
-import { EVENT_KINDS } from '../src/queues/catalogue.ts';
+import { EVENT_KINDS, TASK_QUEUES } from '../src/queues/catalogue.ts';
 
 const emptySight = (): Sight => ({
   at: 0,
@@ -99,6 +101,27 @@ it('says of a lag beyond the last bucket that it is longer, not that it is as lo
   expect(text).toContain('<b>&gt; 1 d</b><span>for 95 %, 1 s for half');
   expect(text).toContain('&gt; 10 s a write');
   expect(renderSections(sight, point(9)).tiles.text).toContain('<b>9 s</b>');
+});
+
+it('shows no rate that is of the past, and goes on when the clock is set back', () => {
+  const history = new History();
+  const figures = { accepted: 0, dropped: 0, committed: 0, duplicates: 0, discarded: 0 };
+  const add = (at: number) => {
+    const totals = Object.fromEntries(EVENT_KINDS.map((kind) => [kind, figures])) as Totals;
+    history.add(at, totals, new Map(), []);
+  };
+  for (const at of [100_000, 102_000]) add(at);
+  expect(history.latest(102_500)?.at).toBe(102_000);
+  expect(history.latest(110_000)).toBeUndefined();
+  for (const at of [50_000, 52_000]) add(at);
+  expect(history.since(0).map(({ at }) => at)).toEqual([52_000]);
+});
+
+it('has a colour for every line of a chart, in light and dark', () => {
+  const css = readFileSync(new URL('../assets/board/board.css', import.meta.url), 'utf8');
+  for (let n = 1; n <= EVENT_KINDS.length + Object.keys(TASK_QUEUES).length; n++) {
+    expect(css.match(new RegExp(`--series-${n}: #`, 'g')), `series ${n}`).toHaveLength(2);
+  }
 });
 
 it('calls a queue stalled when it has jobs and nothing moves, and only then', () => {

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -50,6 +50,7 @@ describe('commands of the docs', () => {
     const messages = [{ role: 'user', content: 'Hello' }];
     const conversation = { task_id: 1, trial: 0, reward: 1, user_id: 'ann', messages };
     writeFileSync(join(folder, 'conversations.jsonl'), `${JSON.stringify(conversation)}\n`);
+    mkdirSync(join(folder, 'FOLDER'));
     env = {
       DATABASE_URL: db.url,
       REDIS_URL: undefined,

@@ -7,10 +7,11 @@ import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import type { Finding } from '../src/doctor/finding.ts';
-import { checkNode } from '../src/doctor/machine.ts';
+import { checkConfiguration, checkNode } from '../src/doctor/machine.ts';
 import { createTestDatabase, describeRedis, type TestDatabase } from './support/database.ts';
 import { createEmptyDatabase } from './support/emptyDatabase.ts';
 import { removeFolder } from './support/files.ts';
+import { testConfig } from './support/pipeline.ts';
 import { run } from './support/process.ts';
 import { startPostgres, startRedis, type TestServer } from './support/servers.ts';
 
@@ -78,6 +79,15 @@ describe('annals doctor', () => {
     expect({ code, ok }).toEqual({ code: 1, ok: false });
     expect(complaints['configuration']).toMatch(/^failed: .*DATABASE_URL: got a value \(hidden\)/s);
     expect(complaints['configuration']).toContain('ANNALS_JOB_ATTEMPTS: got "0"');
+  });
+
+  it('finds a board that would not start', () => {
+    const config = testConfig({ ANNALS_BOARD_HOST: '0.0.0.0', ANNALS_LOG_LEVEL: 'info' });
+    const queue = { kind: 'redis', url: 'redis://localhost', prefix: 'annals' } as const;
+    expect(checkConfiguration({ config, queue, databaseUrl: '' })).toMatchObject({
+      status: 'warning',
+      found: expect.stringContaining('ANNALS_BOARD_HOST: got "0.0.0.0"'),
+    });
   });
 
   it('tells servers that do not answer, and looks at the rest', async () => {

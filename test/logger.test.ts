@@ -11,6 +11,7 @@ log.child({ queue: 'metrics', redisUrl: 'redis://:secret@host' }).warn(
   { reason: 'cannot reach postgresql://annals:secret@host/db?x=1' },
   'tried rediss://user:secret@host:6379/0',
 );
+log.warn({ reason: "redis://:p@secret@host:1 and postgres://u:it's-secret@host/d" }, 'odd passwords');
 log.error({ err: new Error('postgres://a:secret@host failed') }, 'thrown');
 `;
 

@@ -3,6 +3,9 @@
 import uPlot from './uPlot.js';
 
 const EVERY_MS = 2000;
+
+/** Milliseconds after which the board counts as away. */
+const ANSWER_MS = 5000;
 const SHOWN_MS = 15 * 60 * 1000;
 const LEAST_SHOWN_MS = 2 * 60 * 1000;
 
@@ -143,7 +146,9 @@ function swap(sections) {
 }
 
 async function refresh() {
-  const response = await fetch(`/live?since=${points.at(-1)?.at ?? 0}`);
+  const response = await fetch(`/live?since=${points.at(-1)?.at ?? 0}`, {
+    signal: AbortSignal.timeout(ANSWER_MS), // a board that hangs answers nothing, not even no
+  });
   if (!response.ok) throw new Error(`the board answers with ${response.status}`);
   const live = await response.json();
   points.push(...live.points);

@@ -1,5 +1,5 @@
 import { eventsOf, producerOf } from '../deadLetters/deadLetter.ts';
-import { readJob } from '../deadLetters/read.ts';
+import { readJob } from '../queues/readJob.ts';
 import { EVENT_KINDS } from '../queues/catalogue.ts';
 import type { EventQueues } from '../queues/eventQueues.ts';
 import type { Accounts } from './accounts.ts';
@@ -38,7 +38,7 @@ export async function countQueued(
       await Promise.all(
         ids.slice(start, start + PAGE).map(async (id) => {
           onJob();
-          const job = await readJob(queue, id, () => {});
+          const job = await readJob(queue, id);
           if (!job) return;
           const isFinished = job.finishedOn !== undefined;
           if (isFinished && !(await job.isFailed())) return;

@@ -21,6 +21,8 @@ export interface AccessRequest {
     host?: string | undefined;
     origin?: string | undefined;
     'sec-fetch-site'?: string | string[] | undefined;
+    forwarded?: string | undefined;
+    'x-forwarded-for'?: string | string[] | undefined;
   };
 }
 
@@ -48,7 +50,7 @@ export function refusalOf(config: AccessConfig, request: AccessRequest): Refusal
       return {
         status: 403,
         message:
-          'This board has neither a password nor a token, so it answers to http://127.0.0.1 and http://localhost only.',
+          'This board has neither a password nor a token, so it answers to http://127.0.0.1 and http://localhost only, and to no proxy.',
       };
     }
     return { status: 401, message: 'This board takes a user and a password, or a bearer token.' };
@@ -66,7 +68,11 @@ export function refusalOf(config: AccessConfig, request: AccessRequest): Refusal
 export function isAuthorised(config: AccessConfig, { headers }: AccessRequest): boolean {
   // A page elsewhere may let its own name point to 127.0.0.1 (DNS rebinding) and so be of one
   // origin with us; the name that it was called by gives it away. Credentials it would not have.
-  if (!hasCredentials(config)) return isLoopback(hostnameOf(headers.host));
+  // A proxy on this machine calls us by that name for others, and mostly says so.
+  if (!hasCredentials(config)) {
+    const isForOthers = (headers.forwarded ?? headers['x-forwarded-for']) !== undefined;
+    return isLoopback(hostnameOf(headers.host)) && !isForOthers;
+  }
   const { ANNALS_BOARD_USER: user, ANNALS_BOARD_PASSWORD: password } = config;
   const [scheme = '', given = ''] = (headers.authorization ?? '').split(' ', 2);
   switch (scheme.toLowerCase()) {

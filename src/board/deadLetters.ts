@@ -3,6 +3,7 @@ import type { Job, Queue } from 'bullmq';
 import { toDeadLetter } from '../deadLetters/deadLetter.ts';
 import type { EventJob } from '../queues/backend.ts';
 import { EVENT_KINDS } from '../queues/catalogue.ts';
+import { readJob } from '../queues/readJob.ts';
 
 /** Dead letters that have a reason in common. */
 export interface DeadLetterGroup {
@@ -33,6 +34,8 @@ interface Letter {
   reasons: ReadonlyMap<string, number>;
 }
 
+const UNREADABLE: Letter = { finishedOn: 0, reasons: new Map([['the job is not JSON', 1]]) };
+
 /**
  * Groups all dead letters of a queue by their reasons. What a job says is kept, so that a look costs
  * little however many there are, and a great many at once are read over several looks.
@@ -55,7 +58,9 @@ export class DeadLetterReader {
     for (; start < ids.length && performance.now() < until; start += PAGE) {
       const page = ids.slice(start, start + PAGE);
       const unread: string[] = mayHaveChanged ? page : page.filter((id) => !this.#known.has(id));
-      const jobs = await Promise.all(unread.map((id) => this.#queue.getJob(id)));
+      const jobs = await Promise.all(
+        unread.map((id) => readJob(this.#queue, id, () => this.#known.set(id, UNREADABLE))),
+      );
       // One that was retried or removed meanwhile is none.
       const changed = jobs.filter((job) => job && this.#take(job));
       mayHaveChanged &&= changed.length > 0;

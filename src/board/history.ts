@@ -27,6 +27,9 @@ const EVERY_MS = 2000;
 /** Figures are taken over this many milliseconds, so that the second at which workers report does not show. */
 const WINDOW_MS = 6000;
 
+/** Milliseconds after which a point is of the past: three should have followed it. */
+const OLD_MS = 3 * EVERY_MS;
+
 /** Points that are kept: 15 minutes. */
 const KEPT = 450;
 
@@ -37,7 +40,9 @@ export class History {
 
   /** Takes a moment in; moments that come too soon after the last point make none. */
   add(at: number, totals: Totals, figures: Figures, queues: readonly QueueFigures[]): void {
-    if (at - (this.#points.at(-1)?.at ?? 0) < EVERY_MS - 100) return;
+    const sinceLast = at - (this.#points.at(-1)?.at ?? 0);
+    if (sinceLast >= 0 && sinceLast < EVERY_MS - 100) return;
+    if (sinceLast < 0) [this.#points, this.#window] = [[], []]; // the clock was set back
     this.#window.push({ at, figures, totals });
     while ((this.#window[1]?.at ?? at) <= at - WINDOW_MS) this.#window.shift();
     const first = this.#window[0];
@@ -62,6 +67,12 @@ export class History {
       ),
     });
     this.#points = this.#points.slice(-KEPT);
+  }
+
+  /** The last point, unless it is so old that it says nothing of now. */
+  latest(now: number): Point | undefined {
+    const point = this.#points.at(-1);
+    return point && now - point.at < OLD_MS ? point : undefined;
   }
 
   /** Points later than `at` (milliseconds since 1970), in order. */

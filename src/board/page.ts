@@ -22,7 +22,7 @@ function read(url: string | URL): string {
 
 /** Serves the overview: the page with all that is known, and what keeps it live. */
 export function addOverview(server: FastifyInstance, watch: Watch): void {
-  const sections = () => renderSections(watch.sight(), watch.history.since(0).at(-1));
+  const sections = () => renderSections(watch.sight(), watch.history.latest(Date.now()));
   server.get('/', async (_, reply) => {
     return reply.type('text/html').send(`<!doctype html>\n${page(sections()).text}`);
   });

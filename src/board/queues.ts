@@ -4,6 +4,7 @@ import { outlast, reasonOf } from '../outage.ts';
 import { openQueue, openTaskQueue, prepareQueues, type QueueLocation } from '../queues/backend.ts';
 import { EVENT_KINDS, TASK_QUEUES, type TaskQueueName } from '../queues/catalogue.ts';
 import { openRedis } from '../queues/connection.ts';
+import { readJob } from '../queues/readJob.ts';
 
 /** Jobs of a queue, by what they wait for. */
 export interface QueueFigures {
@@ -15,7 +16,7 @@ export interface QueueFigures {
   delayed: number;
   deadLetters: number;
   isPaused: boolean;
-  /** Milliseconds since the oldest job that waits or is active was made; null without one. */
+  /** Milliseconds since the oldest job that waits or is active was made; null without one, or where it cannot be read. */
   oldestMs: number | null;
 }
 
@@ -102,5 +103,6 @@ export async function readQueue(queue: Queue): Promise<QueueFigures> {
 const UNDONE = ['waiting', 'prioritized', 'active'] as const;
 
 async function oldestOf(queue: Queue, state: (typeof UNDONE)[number]): Promise<Job | undefined> {
-  return (await queue.getJobs([state], 0, 0, true))[0];
+  const [id] = await queue.getRanges([state], 0, 0, true);
+  return id === undefined ? undefined : readJob(queue, id);
 }

@@ -1,6 +1,7 @@
 import type { EventJob, EventQueue } from '../queues/backend.ts';
 import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
 import type { EventQueues } from '../queues/eventQueues.ts';
+import { readJob } from '../queues/readJob.ts';
 import { toDeadLetter, type DeadLetter } from './deadLetter.ts';
 
 /** Which dead letters are meant: those that all of the given conditions hold for. */
@@ -99,19 +100,4 @@ function namesWithin(kind: EventKind, names: readonly string[]): string[] {
     if (slash < 0) return name;
     return name.slice(0, slash) === kind ? name.slice(slash + 1) : [];
   });
-}
-
-/** Reads a job; one that is gone, or whose data is not JSON, is undefined. */
-export async function readJob(
-  queue: EventQueue,
-  id: string,
-  onUnreadable: () => void,
-): Promise<EventJob | undefined> {
-  try {
-    return await queue.getJob(id);
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    onUnreadable();
-    return undefined;
-  }
 }

@@ -2,9 +2,9 @@ import type { PrismaClient } from '../database/client.ts';
 import type { EventQueue } from '../queues/backend.ts';
 import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
 import type { EventQueues } from '../queues/eventQueues.ts';
+import { readJob } from '../queues/readJob.ts';
 import { toDeadLetter, type DeadLetter } from './deadLetter.ts';
 import { discardDeadLetters } from './discard.ts';
-import { readJob } from './read.ts';
 
 /** How many dead letters a queue keeps, and for how long. They are the only copy of what they hold. */
 export const DEAD_LETTERS_KEPT = { jobs: 100_000, ageMs: 90 * 24 * 60 * 60 * 1000 };
@@ -63,7 +63,7 @@ async function* surplus(
   const before = new Date(Date.now() - ageMs);
   for (let start = 0; start < ids.length; start += PAGE) {
     const page = ids.slice(start, start + PAGE);
-    const read = await Promise.all(page.map((id) => readJob(queue, id, () => {})));
+    const read = await Promise.all(page.map((id) => readJob(queue, id)));
     const letters = read.map((job) => job && toDeadLetter(kind, job));
     const isDue = (letter: DeadLetter | undefined, index: number) =>
       start + index < tooMany || (letter !== undefined && letter.failedAt < before);

@@ -2,6 +2,7 @@ import { constants, readFileSync, type StatsFs } from 'node:fs';
 import { access, stat, statfs } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 
+import { checkExposure } from '../board/access.ts';
 import type { Config } from '../config.ts';
 import { straySpools } from '../producers/spool/strays.ts';
 import { failed, ok, skipped, warning, type Patient, type Verdict } from './finding.ts';
@@ -39,6 +40,11 @@ export function checkConfiguration({ config, queue }: Patient): Verdict {
       'Use error or warn.',
     );
   }
+  try {
+    checkExposure(config);
+  } catch (error) {
+    return warning((error as Error).message, 'Until then the board refuses to start.');
+  }
   return ok('every variable is as it should be');
 }
 
@@ -62,7 +68,7 @@ export async function checkStraySpools({ config, queue }: Patient): Promise<Verd
   );
   return warning(
     `events are left for other queues: ${found.join('; ')}`,
-    'Run a producer to these queues. If they are no more, send the events to those of now: annals emit --spool FOLDER.',
+    'Run a producer to these queues. If they are no more, send the events to those of now: npx annals emit --spool FOLDER.',
   );
 }
 
