@@ -17,7 +17,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { audit, type Findings, type Query } from '../src/demo/audit.ts';
 import { folderPrefix, removeLeftovers } from '../src/demo/leftovers.ts';
 import { mergeClaims, type Claim } from '../src/demo/ledger.ts';
-import { Plan, recentClock } from '../src/demo/plan.ts';
+import { liveClock, Plan, recentClock } from '../src/demo/plan.ts';
 import type { Report } from '../src/demo/report.ts';
 import { Simulation } from '../src/demo/simulation.ts';
 import { takeLease } from '../src/embedded/lease.ts';
@@ -188,6 +188,18 @@ describe('the plan', () => {
       id: '01943ad7-acd5-722a-9e49-84995926a3a9',
       occurredAt: new Date('2025-01-06T09:00:00.597Z'),
     });
+  });
+
+  it('is lived through where it is live: no event is emitted before it occurs', () => {
+    const clock = liveClock(settings, Date.now() - 3000);
+    const live = new Plan({ ...settings, clock });
+    expect(live.waitMs(0)).toBeLessThanOrEqual(50);
+    for (const index of [100, 1600]) {
+      const emittedAt = Date.now() + live.waitMs(index);
+      const { event } = live.eventAt({ runtime: 1, index }, String);
+      expect(emittedAt - event.occurredAt.getTime()).toBeGreaterThanOrEqual(0);
+      expect(emittedAt - event.occurredAt.getTime()).toBeLessThanOrEqual(60);
+    }
   });
 
   it('has as many events as it was told', () => {

@@ -19,6 +19,10 @@ export interface PlanClock {
   beginsAt: number;
   /** From an event of a runtime to its next one. */
   msPerEvent: number;
+  /** Events come up to this many milliseconds later than their place says, so that their order tells nothing. */
+  jitterMs: number;
+  /** Whether an event is emitted when it occurs, rather than as soon as may be. */
+  isLive: boolean;
 }
 
 /** An event with its id and time. */
@@ -73,10 +77,12 @@ const ECHO_SHARE = 0.02;
 /** The share of accesses that go to a memory of another runtime. */
 const FOREIGN_SHARE = 0.2;
 
-const FIXED_CLOCK: PlanClock = { beginsAt: Date.UTC(2025, 0, 6, 9), msPerEvent: 40 };
-
-/** Events come up to this much later than their place says, so none of the order can be relied on. */
-const JITTER_MS = 2000;
+const FIXED_CLOCK: PlanClock = {
+  beginsAt: Date.UTC(2025, 0, 6, 9),
+  msPerEvent: 40,
+  jitterMs: 2000,
+  isLive: false,
+};
 
 /** Events a second of all runtimes in a plan of just now: more than any machine emits. */
 const RECENT_RATE = 20_000;
@@ -87,8 +93,24 @@ const RECENT_RATE = 20_000;
  */
 export function recentClock({ events, runtimes }: PlanSettings, now: number): PlanClock {
   const msPerEvent = (1000 * runtimes) / RECENT_RATE;
-  return { beginsAt: now - JITTER_MS - Math.ceil(events / runtimes) * msPerEvent, msPerEvent };
+  const { jitterMs } = FIXED_CLOCK;
+  const beginsAt = now - jitterMs - Math.ceil(events / runtimes) * msPerEvent;
+  return { beginsAt, msPerEvent, jitterMs, isLive: false };
 }
+
+/** Events a second of all runtimes in a plan that is lived through: two cores keep up with it, and a board. */
+const LIVE_RATE = 2000;
+
+/** Milliseconds in which the processes start. */
+const START_MS = 3000;
+
+/** The clock of a plan that is lived through from now on: what a board then shows as lag is what it is. */
+export const liveClock = ({ runtimes }: PlanSettings, now: number): PlanClock => ({
+  beginsAt: now + START_MS,
+  msPerEvent: (1000 * runtimes) / LIVE_RATE,
+  jitterMs: 50,
+  isLive: true,
+});
 
 /**
  * What the runtimes do, as a pure function of the settings and an event's place. Every process can
@@ -96,9 +118,11 @@ export function recentClock({ events, runtimes }: PlanSettings, now: number): Pl
  */
 export class Plan {
   readonly settings: PlanSettings;
+  readonly #clock: PlanClock;
 
   constructor(settings: PlanSettings) {
     this.settings = settings;
+    this.#clock = settings.clock ?? FIXED_CLOCK;
   }
 
   /** Events that begin in `runtime`; runtimes differ by one at most. */
@@ -116,7 +140,7 @@ export class Plan {
    */
   eventAt({ runtime, index }: Place, stateId: (ordinal: number) => string): PlannedEvent {
     const dice = new Dice('event', this.settings.seed, runtime, index);
-    const occurredAt = new Date(this.occursAt(index) + dice.below(JITTER_MS));
+    const occurredAt = new Date(this.occursAt(index) + dice.below(this.#clock.jitterMs));
     const id = uuidv7({ msecs: occurredAt.getTime(), random: dice.bytes(16) });
     const session = Math.floor(index / EVENTS_PER_SESSION);
     const [step, label] = stepAt(index);
@@ -187,8 +211,14 @@ export class Plan {
 
   /** When the index-th event of a runtime occurs at the earliest, in milliseconds since 1970. */
   occursAt(index: number): number {
-    const { beginsAt, msPerEvent } = this.settings.clock ?? FIXED_CLOCK;
+    const { beginsAt, msPerEvent } = this.#clock;
     return Math.floor(beginsAt + index * msPerEvent);
+  }
+
+  /** Milliseconds until the index-th event of a runtime is to be emitted. */
+  waitMs(index: number): number {
+    const { isLive, jitterMs } = this.#clock;
+    return isLive ? Math.max(0, this.occursAt(index) + jitterMs - Date.now()) : 0;
   }
 
   /** What is emitted again after the event at this place: itself at once, or another's earlier one. */

@@ -81,8 +81,9 @@ export class Simulation {
     const { plan, runtime, producer } = this.#options;
     const first = session * EVENTS_PER_SESSION;
     const end = Math.min(first + EVENTS_PER_SESSION, plan.eventsOf(runtime));
+    await sleep(plan.waitMs(first));
     const early = session % LATE_PARENTS_EVERY === 0 ? Math.min(first + EARLY_EVENTS, end) : first;
-    this.#emit(first, early);
+    await this.#emit(first, early);
     if (early > first) {
       await producer.flush();
       await sleep(PARENTS_LATE_MS);
@@ -93,13 +94,15 @@ export class Simulation {
       ...ordinals(session, STATES_PER_SESSION).map((n) => this.#createState(n, session)),
     ]);
     await producer.ready();
-    this.#emit(early, end);
+    await this.#emit(early, end);
     return key;
   }
 
-  #emit(from: number, to: number): void {
+  async #emit(from: number, to: number): Promise<void> {
     const { plan, runtime } = this.#options;
     for (let index = from; index < to; index++) {
+      const waitMs = plan.waitMs(index);
+      if (waitMs > 0) await sleep(waitMs);
       const place = { runtime, index };
       this.#emitOne(place, false);
       const echo = plan.echoAfter(place);
