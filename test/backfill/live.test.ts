@@ -115,6 +115,22 @@ it('wide rows behind narrow ones are taken in chunks that fit into memory', asyn
   expect(Math.max(...chunks.map(({ wide }) => wide))).toBeLessThan(20);
 });
 
+it('a chunk whose worker ended is begun again at half its size', async () => {
+  await seedPlain(db, 1000);
+  await db.start({ lanes: 1 }, [SESSIONS]);
+  // As a worker leaves it that was killed in the middle of its chunk.
+  await db.sql(
+    `UPDATE "BackfillLane" SET "token" = 1, "chunkRows" = 400, "dueAt" = now() AT TIME ZONE 'utc'`,
+  );
+  await db.work();
+  expect(await db.finished([SESSIONS])).toMatchObject([{ status: 'completed', revivals: 1 }]);
+  const [first] = await db.sql(
+    `SELECT json_array_length("rows") AS rows FROM "BackfillUndo" ORDER BY "id" LIMIT 1`,
+  );
+  expect(first.rows).toBeGreaterThan(150);
+  expect(first.rows).toBeLessThan(300); // 200, to the end of their block
+});
+
 it('what cannot be checked or computed is set apart, and does not hold up the rest', async () => {
   await seedPlain(db, 200);
   await db.work();

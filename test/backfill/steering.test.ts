@@ -334,6 +334,20 @@ it('rollback deletes a version only if all of it is as the backfill made it', as
   );
 });
 
+it('a dry run names the rows that the database would refuse', async () => {
+  await seedPlain(db, 50);
+  await db.sql(
+    `ALTER TABLE "InteractionMemory" ADD CONSTRAINT "not_seven" CHECK ("confidence" IS DISTINCT FROM 0.7) NOT VALID`,
+  );
+  const poison = await db.sql(
+    `SELECT "id" FROM "InteractionMemory" WHERE "importance" = 0.7 ORDER BY "id"`,
+  );
+  const { refused } = await dryRun(db.pool, MEMORIES);
+  expect(refused.map(({ id }) => id)).toEqual(poison.map(({ id }) => id));
+  expect(refused[0]?.reason).toContain('violates check constraint "not_seven"');
+  expect(await db.sql(`SELECT FROM "BackfillQuarantine"`)).toEqual([]);
+});
+
 it('a dry run shows before and after, and changes nothing', async () => {
   await seedPlain(db, 500);
   const plain = await contents(db);
