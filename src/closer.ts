@@ -6,7 +6,7 @@ interface Resource {
   force: (() => Promise<unknown>) | undefined;
 }
 
-/** Milliseconds before the deadline at which what can be forced is forced. */
+/** Milliseconds before the deadline at which what can be forced is forced; all of these share them. */
 const FORCE_MS = 500;
 
 /**
@@ -35,9 +35,10 @@ export class Closer {
 
   async #closeAll(deadline: number): Promise<void> {
     for (const { name, close, force } of this.#resources.toReversed()) {
-      const remainingMs = deadline - performance.now() - (force ? FORCE_MS : 0);
-      if (await this.#attempt(name, close, Math.max(0, remainingMs))) continue;
-      if (force) await this.#attempt(`${name} (forced)`, force, FORCE_MS);
+      const leftMs = (reservedMs = 0) => Math.max(0, deadline - performance.now() - reservedMs);
+      if (await this.#attempt(name, close, leftMs(force && FORCE_MS))) continue;
+      // However many hang: what is forced after the deadline is not waited for.
+      if (force) await this.#attempt(`${name} (forced)`, force, leftMs());
     }
     this.#resources = [];
   }
