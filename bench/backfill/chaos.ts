@@ -154,7 +154,9 @@ async function flush(queue: QueueLocation, pool: pg.Pool): Promise<void> {
     redis.disconnect();
     return;
   }
-  await pool.query(`DELETE FROM "${queue.prefix}".job`);
+  // Workers lock jobs in an order of their own: without the table's lock, this could deadlock with one.
+  const jobs = `"${queue.prefix}".job`;
+  await pool.query(`BEGIN; LOCK TABLE ${jobs} IN EXCLUSIVE MODE; DELETE FROM ${jobs}; COMMIT`);
 }
 
 async function progress(pool: pg.Pool): Promise<string> {
