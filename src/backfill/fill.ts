@@ -1,8 +1,16 @@
 import { serverMessage } from '../database/faults.ts';
 import { one, type Sql } from './database.ts';
 import { PLACE, PLACES_PER_BLOCK, rowsBetween, type Place } from './lanes.ts';
-import { isRefusal, quarantine } from './parts.ts';
-import { fillSql, inputSql, needs, type Rows, type Transform } from './transform.ts';
+import { byParts, isRefusal, quarantine } from './parts.ts';
+import {
+  fillSql,
+  inputSizeSql,
+  inputSql,
+  needs,
+  withIds,
+  type Rows,
+  type Transform,
+} from './transform.ts';
 
 /**
  * Fills in rows within the caller's transaction; returns how many were changed. A row of which
@@ -22,6 +30,52 @@ export async function fill(
   }
   const params = [computed, runId, ...rows.params];
   return (await one<{ changed: number }>(sql, fillSql(transform, rows), params)).changed;
+}
+
+/** Does the same for rows that are named, however many and however large, by parts that fit into memory. */
+export async function fillIds(
+  sql: Sql,
+  transform: Transform,
+  runId: string,
+  ids: readonly string[],
+): Promise<number> {
+  let changed = 0;
+  for (let first = 0; first < ids.length; first += PART_ROWS) {
+    for (const part of await fitting(sql, transform, ids.slice(first, first + PART_ROWS))) {
+      changed += await byParts(sql, runId, part, (some) =>
+        fill(sql, transform, runId, withIds(some)),
+      );
+    }
+  }
+  return changed;
+}
+
+/** Rows that are named in one statement at most. */
+const PART_ROWS = 500;
+
+/** Parts whose inputs are fetched together: one row at least, and `MAX_INPUT_BYTES` at most if they are more. */
+async function fitting(
+  sql: Sql,
+  transform: Transform,
+  ids: readonly string[],
+): Promise<(readonly string[])[]> {
+  const { computation } = transform;
+  if (!computation) return [ids];
+  const { rows } = await sql.query<{ id: string; bytes: number }>(
+    inputSizeSql(transform, computation),
+    [ids],
+  );
+  const parts: string[][] = [];
+  let room = 0;
+  for (const { id, bytes } of rows) {
+    if (bytes > room) {
+      parts.push([]);
+      room = MAX_INPUT_BYTES;
+    }
+    parts.at(-1)?.push(id);
+    room -= bytes;
+  }
+  return parts;
 }
 
 export interface RowInput {
@@ -176,7 +230,10 @@ function look(
   );
 }
 
-/** Sets a part of one row apart, with the reason. Is it another by now, or are they several, the sweep tries them again. */
+/**
+ * Sets a part of one row apart, with the reason. Is it another by now, or are they several, the
+ * sweep tries them again. Where the database refuses even to say whether the row needs work, it does.
+ */
 async function quarantinePart(
   sql: Sql,
   transform: Transform,
@@ -186,9 +243,22 @@ async function quarantinePart(
   reason: string,
 ): Promise<void> {
   const { sql: which, params } = rowsBetween(after, upTo);
-  const { rows } = await sql.query<{ id: string }>(
-    `SELECT t."id" FROM "${transform.table}" t WHERE ${which(1)} AND ${needs(transform)} LIMIT 2`,
-    params,
-  );
-  if (rows[0] && rows.length === 1) await quarantine(sql, runId, rows[0].id, reason);
+  const find = async (condition: string) => {
+    const { rows } = await sql.query<{ id: string }>(
+      `SELECT t."id" FROM "${transform.table}" t WHERE ${which(1)} AND ${condition} LIMIT 2`,
+      params,
+    );
+    return rows.map(({ id }) => id);
+  };
+  let ids: string[];
+  try {
+    await sql.query('SAVEPOINT look');
+    ids = await find(needs(transform));
+    await sql.query('RELEASE SAVEPOINT look');
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    await sql.query('ROLLBACK TO SAVEPOINT look');
+    ids = await find('true');
+  }
+  if (ids[0] !== undefined && ids.length === 1) await quarantine(sql, runId, ids[0], reason);
 }

@@ -1,14 +1,15 @@
 import { one, type Sql } from './database.ts';
-import { computeAll, fill, fillChunk, type Progress, type RowInput } from './fill.ts';
+import { computeAll, fill, fillChunk, fillIds, type Progress, type RowInput } from './fill.ts';
 import type { Phase, Place } from './lanes.ts';
 import { byParts } from './parts.ts';
 import {
   countStaleSql,
   listRemainingSql,
   listStaleSql,
-  needs,
+  lockedInputSql,
+  remains,
+  remakeStaleSql,
   undoSql,
-  unsetStaleSql,
   withIds,
   writtenInputSql,
   type Transform,
@@ -51,8 +52,17 @@ export const PHASES: Record<Phase, (sql: Sql, lane: Lane) => Promise<Outcome>> =
       const stale = await sql.query<{ id: string }>(listStaleSql(transform), [computed, logId]);
       const ids = stale.rows.map(({ id }) => id);
       return byParts(sql, runId, ids, async (part) => {
-        await sql.query(unsetStaleSql(transform), [computed, logId, part]);
-        return fill(sql, transform, runId, withIds(part));
+        // They are locked by now, and may have changed since the first look.
+        const present = await computeLocked(sql, transform, runId, part);
+        const remake = remakeStaleSql(transform);
+        const { changed } = await one<{ changed: number }>(sql, remake, [
+          present,
+          logId,
+          part,
+          runId,
+        ]);
+        // What a link that was remade makes room for.
+        return changed + (await fill(sql, transform, runId, withIds(part)));
       });
     }),
 
@@ -103,11 +113,21 @@ async function computeWritten(
   return computeAll(sql, runId, rows, computation.compute);
 }
 
-/** Rows that the first settling takes on; each later one takes four times as many. */
-const SETTLE_ROWS = 5000;
+async function computeLocked(
+  sql: Sql,
+  transform: Transform,
+  runId: string,
+  ids: readonly string[],
+): Promise<string> {
+  const { computation } = transform;
+  if (!computation) return '{}';
+  const { rows } = await sql.query<RowInput>(lockedInputSql(transform, computation), [ids]);
+  return computeAll(sql, runId, rows, computation.compute);
+}
 
-/** Rows that it fills in by one statement: all of them may have to be in memory. */
-const SETTLE_PART = 500;
+/** Rows that the first settling takes on; each later one takes four times as many, up to a million. */
+const SETTLE_ROWS = 5000;
+const SETTLE_GROWTH = 4;
 
 /** Milliseconds until rows that others have locked are looked at again. */
 const LOCKED_MS = 1000;
@@ -124,7 +144,7 @@ const LOCKED_MS = 1000;
  * sweep and has looked at all of it since. (The rows of the list are as new as this transaction.)
  *
  * If too much is left the lanes sweep once more; since the bound grows, the run ends however fast
- * rows come in.
+ * rows come in (up to a million during a sweep: their ids have to be in memory).
  */
 async function settle(sql: Sql, lane: Lane): Promise<Outcome> {
   const { transform, runId } = lane;
@@ -133,18 +153,13 @@ async function settle(sql: Sql, lane: Lane): Promise<Outcome> {
     `SELECT count(*)::int AS "earlier" FROM "BackfillLane" WHERE "runId" = $1 AND "phase" = 'settle' AND "isDone"`,
     [runId],
   );
-  const bound = SETTLE_ROWS * 4 ** Math.min(earlier, 10);
+  const bound = SETTLE_ROWS * 4 ** Math.min(earlier, SETTLE_GROWTH);
   const { rows } = await sql.query<{ id: string }>(listRemainingSql(transform), [runId, bound + 1]);
   const ids = rows.map(({ id }) => id);
   const outcome: Outcome = { cursor: lane.high, passed: 0, changed: 0, isDone: true };
   if (ids.length > bound) return { ...outcome, again: true };
   const fillAll = async (which: readonly string[]) => {
-    for (let first = 0; first < which.length; first += SETTLE_PART) {
-      const part = which.slice(first, first + SETTLE_PART);
-      outcome.changed += await byParts(sql, runId, part, (some) =>
-        fill(sql, transform, runId, withIds(some)),
-      );
-    }
+    outcome.changed += await fillIds(sql, transform, runId, which);
   };
   await fillAll(ids);
   // Who was locked a moment ago may be free by now; who is free and stays as it is never will change.
@@ -155,7 +170,7 @@ async function settle(sql: Sql, lane: Lane): Promise<Outcome> {
   if (left.size > remaining) {
     return { ...outcome, cursor: lane.cursor, isDone: false, waitMs: LOCKED_MS };
   }
-  await sql.query(
+  const { rowCount } = await sql.query(
     `UPDATE "BackfillRun" r
      SET "remaining" = $2, "differing" = 0, "finishedAt" = clock_timestamp() AT TIME ZONE 'utc',
        "status" = CASE WHEN $2 = 0 AND NOT EXISTS (SELECT FROM "BackfillQuarantine" q WHERE q."runId" = r."id")
@@ -163,6 +178,8 @@ async function settle(sql: Sql, lane: Lane): Promise<Outcome> {
      WHERE "id" = $1 AND "status" = 'running'`,
     [runId, remaining],
   );
+  // It was paused, or ended, meanwhile: the lane stays open for whoever resumes the run.
+  if (rowCount === 0) return { ...outcome, cursor: lane.cursor, isDone: false };
   return outcome;
 }
 
@@ -175,8 +192,7 @@ async function needing(
 ): Promise<string[]> {
   const { rows } = await sql.query<{ id: string }>(
     `SELECT t."id" FROM "${transform.table}" t
-     WHERE t."id" = ANY ($1::text[]) AND ${needs(transform)}
-       AND NOT EXISTS (SELECT FROM "BackfillQuarantine" q WHERE q."runId" = $2::uuid AND q."rowId" = t."id")
+     WHERE t."id" = ANY ($1::text[]) AND ${remains(transform, '$2')}
      ORDER BY t."id" ${lock}`,
     [ids, runId],
   );

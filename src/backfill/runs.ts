@@ -74,7 +74,7 @@ export function resume(pool: pg.Pool, transform: Transform): Promise<boolean> {
       `UPDATE "BackfillRun" SET "status" = 'running' WHERE "tableName" = $1 AND "status" = 'paused' RETURNING "id"`,
       [transform.name],
     );
-    if (rows[0]) await makeDue(sql, rows[0].id);
+    if (rows[0]) await goOn(sql, transform, rows[0].id);
     return rows.length === 1;
   });
 }
@@ -103,10 +103,7 @@ export function retry(pool: pg.Pool, transform: Transform): Promise<boolean> {
     );
     if (!run || reopened === 0) return false;
     await sql.query(`DELETE FROM "BackfillQuarantine" WHERE "runId" = $1`, [run.id]);
-    if (!(await makeDue(sql, run.id))) {
-      await openTableLanes(sql, run.id, 'sweep', transform, run.totalRows, run.options);
-      await sql.query(`UPDATE "BackfillRun" SET "phase" = 'sweep' WHERE "id" = $1`, [run.id]);
-    }
+    await goOn(sql, transform, run.id);
     return true;
   });
 }
@@ -118,7 +115,7 @@ export function retry(pool: pg.Pool, transform: Transform): Promise<boolean> {
 export function rollback(pool: pg.Pool, transform: Transform): Promise<boolean> {
   return persist(transform, async () => {
     // Committed before lanes are closed: from here on no chunk begins, lanes that one under way
-    // opens are nobody's, and what settles fails at its end, where it finds the run changed.
+    // opens are nobody's, and what settles does not end it, since it finds the run changed.
     await pool.query(
       `UPDATE "BackfillRun" SET "status" = 'cancelled', "finishedAt" = now() AT TIME ZONE 'utc'
        WHERE "tableName" = $1 AND "status" IN ('running', 'paused') AND "phase" <> 'undo'`,
@@ -179,6 +176,17 @@ async function latest(sql: Sql, { name }: Transform): Promise<RunRow | undefined
     [name],
   );
   return rows[0];
+}
+
+/** Has the lanes of a run taken up. One that has none is swept once more. */
+async function goOn(sql: Sql, transform: Transform, runId: string): Promise<void> {
+  if (await makeDue(sql, runId)) return;
+  const { totalRows, options } = await one<Pick<RunRow, 'totalRows' | 'options'>>(
+    sql,
+    `UPDATE "BackfillRun" SET "phase" = 'sweep' WHERE "id" = $1 RETURNING "totalRows", "options"`,
+    [runId],
+  );
+  await openTableLanes(sql, runId, 'sweep', transform, totalRows, options);
 }
 
 /**

@@ -9,6 +9,7 @@ import { inTransaction, one, type Sql, type TransactionOptions } from './databas
 import { openLogLanes, openSettleLane, openTableLanes, shareLane, type Phase } from './lanes.ts';
 import { PHASES, type Lane, type Outcome } from './phases.ts';
 import type { Limits, Throttle } from './throttle.ts';
+import { isRefusal } from './parts.ts';
 import { transformOf } from './transforms/index.ts';
 import { CHUNK_ROWS, nextChunkRows } from './tuner.ts';
 
@@ -274,7 +275,9 @@ async function recover(bench: Workbench, task: Task, error: unknown): Promise<St
   const note = async (text: string, params: unknown[]) => {
     await bench.pool.query(text, params).catch(() => {});
   };
-  if (BROKEN.test(state)) {
+  // Values are taken back all or none: what refuses one, such as a NOT NULL of the column, is to be
+  // mended by somebody.
+  if (BROKEN.test(state) || (task.phase === 'undo' && isRefusal(error))) {
     await note(
       `UPDATE "BackfillRun" SET "status" = 'failed', "reason" = $2, "finishedAt" = now() AT TIME ZONE 'utc'
        WHERE "id" = (SELECT "runId" FROM "BackfillLane" WHERE "id" = $1) AND "status" = 'running'`,

@@ -179,15 +179,43 @@ WITH w AS MATERIALIZED (${written(transform, '$2::int')}
 )${staleRows(transform)}
   ORDER BY t."id" FOR NO KEY UPDATE OF t`;
 
-/** Unsets these values in some ($3) of the rows that are locked, which are then filled in anew. */
-export const unsetStaleSql = (transform: Transform) => `
+/**
+ * Makes these values anew in some ($3) of the rows that are locked, and writes down what it wrote
+ * for the run $4. A value that the row no longer gives is unset. (Never in two steps, unset and then
+ * filled in: the column may be NOT NULL by now, and what is unset may look like a row of another kind.)
+ */
+export const remakeStaleSql = (transform: Transform) => {
+  const { table, columns, name: transformName } = transform;
+  return `
 WITH w AS MATERIALIZED (${written(transform, '$2::int')}
-), stale AS MATERIALIZED (${staleRows(transform)} AND t."id" = ANY ($3::text[])
+), remade AS MATERIALIZED (
+  SELECT t."id", ${columns.map((c) => `${stale(c)} AS "?${c.name}", CASE WHEN ${stale(c)} THEN ${c.derive} END AS "${c.name}"`).join(',\n    ')}
+  FROM "${table}" t JOIN w ON w."id" = t."id"
+  WHERE t."id" = ANY ($3::text[]) AND $1::jsonb IS NOT NULL
+), changed AS (
+  UPDATE "${table}" t
+  SET ${columns.map(({ name, unset }) => `"${name}" = CASE WHEN r."?${name}" THEN coalesce(r."${name}", ${unset ?? 'NULL'}) ELSE t."${name}" END`).join(', ')}
+  FROM remade r
+  WHERE t."id" = r."id" AND (${columns.map(({ name }) => `r."?${name}"`).join(' OR ')})
+  RETURNING r.*
+), telling AS (
+  SELECT * FROM changed WHERE num_nonnulls(${columns.map(({ name }) => `"${name}"`).join(', ')}) > 0
+), noted AS (
+  INSERT INTO "BackfillUndo" ("runId", "tableName", "rows", "createdAt")
+  SELECT $4::uuid, '${transformName}', json_agg(json_build_array("id", ${columns.map(({ name }) => `"${name}"`).join(', ')}, NULL)),
+    clock_timestamp() AT TIME ZONE 'utc'
+  FROM telling HAVING count(*) > 0
 )
-UPDATE "${transform.table}" t
-SET ${transform.columns.map((c) => `"${c.name}" = CASE WHEN ${stale(c)} THEN ${c.unset ?? 'NULL'} ELSE t."${c.name}" END`).join(', ')}
-FROM w, stale s
-WHERE t."id" = w."id" AND t."id" = s."id"`;
+SELECT count(*)::int AS "changed" FROM telling`;
+};
+
+/** The inputs of a `Computation`, of rows that are locked already. */
+export const lockedInputSql = ({ table }: Transform, { input }: Computation) =>
+  `SELECT t."id", ${input} AS "input" FROM "${table}" t WHERE t."id" = ANY ($1::text[])`;
+
+/** How many bytes each of these inputs has. */
+export const inputSizeSql = ({ table }: Transform, { input }: Computation) =>
+  `SELECT t."id", pg_column_size(${input})::int AS "bytes" FROM "${table}" t WHERE t."id" = ANY ($1::text[]) ORDER BY t."id"`;
 
 /** Counts what is wrong of what a chunk ($2) wrote, in rows that nobody else has written since. */
 export const countStaleSql = (transform: Transform) => `
@@ -203,17 +231,23 @@ FROM "BackfillUndo" u, json_array_elements(u."rows") AS e (entry), "${table}" t
 WHERE u."id" = $1 AND t."id" = e.entry ->> 0
   AND e.entry ->> ${columns.findIndex(({ name }) => name === column) + 1} IS NOT NULL`;
 
+/**
+ * Whether a row needs work and is not in quarantine of the run (a parameter). Of a row that is,
+ * nothing is looked at: it may be damaged, or what derives its values may raise.
+ */
+export const remains = (transform: Transform, run: string) =>
+  `CASE WHEN EXISTS (SELECT FROM "BackfillQuarantine" q WHERE q."runId" = ${run}::uuid AND q."rowId" = t."id") THEN false
+    ELSE ${needs(transform)} END`;
+
 /** Counts the rows that need work, those in quarantine of the run ($1) left out. */
 export const countRemainingSql = (transform: Transform) => `
 SELECT count(*)::int AS "remaining" FROM "${transform.table}" t
-WHERE ${needs(transform)}
-  AND NOT EXISTS (SELECT FROM "BackfillQuarantine" q WHERE q."runId" = $1::uuid AND q."rowId" = t."id")`;
+WHERE ${remains(transform, '$1')}`;
 
 /** The ids of such rows, at most $2 of them. */
 export const listRemainingSql = (transform: Transform) => `
 SELECT t."id" FROM "${transform.table}" t
-WHERE ${needs(transform)}
-  AND NOT EXISTS (SELECT FROM "BackfillQuarantine" q WHERE q."runId" = $1::uuid AND q."rowId" = t."id")
+WHERE ${remains(transform, '$1')}
 LIMIT $2`;
 
 /**

@@ -1,10 +1,9 @@
 import type pg from 'pg';
 
 import { inTransaction, one } from './database.ts';
-import { fill } from './fill.ts';
-import { byParts } from './parts.ts';
+import { fillIds } from './fill.ts';
 import { countStale } from './phases.ts';
-import { countRemainingSql, needs, withIds, type Transform } from './transform.ts';
+import { countRemainingSql, needs, type Transform } from './transform.ts';
 
 /** What a table holds, compared with what it should hold. */
 export interface Verification {
@@ -96,7 +95,7 @@ export function dryRun(pool: pg.Pool, transform: Transform): Promise<DryRun> {
       );
       const before = await look();
       const startedAt = performance.now();
-      await byParts(sql, run.id, ids, (part) => fill(sql, transform, run.id, withIds(part)));
+      await fillIds(sql, transform, run.id, ids);
       const tookMs = performance.now() - startedAt;
       const refused = await sql.query<{ id: string; reason: string }>(
         `SELECT "rowId" AS "id", "reason" FROM "BackfillQuarantine" WHERE "runId" = $1 ORDER BY "rowId"`,

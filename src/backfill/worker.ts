@@ -73,9 +73,14 @@ export async function startBackfillWorker(options: BackfillWorkerOptions): Promi
     const priority = priorityOf(transformOf(task.table));
     await queue.add('chunk', task, { priority, ...(delayMs > 0 && { delay: delayMs }) });
   };
+  // A queue that is paused, or away, takes no task anew: they would pile up in the one, and the
+  // lanes of the other would be given up for nothing.
+  const reviveUnlessPaused = async () => {
+    if (!(await queue.isPaused())) await reviveLanes(bench, send);
+  };
   let looking: Promise<void> | undefined;
   const look = () => {
-    looking ??= reviveLanes(bench, send)
+    looking ??= reviveUnlessPaused()
       .catch((error: unknown) => log.debug({ reason: serverMessage(error) }, 'could not look'))
       .finally(() => (looking = undefined));
     return looking;
@@ -90,6 +95,10 @@ export async function startBackfillWorker(options: BackfillWorkerOptions): Promi
   };
   const process = async (job: Job<Task>) => {
     const logOfJob = log.child({ job: job.id });
+    if (!TRANSFORMS.some(({ name }) => name === job.data.table)) {
+      logOfJob.warn({ table: job.data.table }, 'left to a worker of a newer version');
+      return { rows: 0 };
+    }
     const step = await workLane({ ...bench, log: logOfJob }, job.data);
     // A task that the queue does not take now is made anew when the lane's lease has run out.
     await send(step).catch((error: unknown) =>
@@ -139,24 +148,27 @@ async function readPercentages(pool: pg.Pool): Promise<Map<string, number>> {
 
 /**
  * Gives lanes that are due a new token and a new task. A lane whose chunk is being committed is
- * locked, and left alone: its worker lives. `revivals` counts the chunks that may be repeated, so
- * lanes that were only waiting to be begun do not count. A chunk that may have ended its worker is
- * not repeated in that size.
+ * locked, and left alone: its worker lives. A lane whose chunk was begun and did not commit still
+ * bears the mark of the lock (`xmax`; every update leaves a row without one). `revivals` counts
+ * these: they may be repeated, and since such a chunk may have ended its worker, not in that size.
+ * The others' tasks were lost, or wait in the queue behind long ones.
  */
 async function reviveLanes(bench: Workbench, send: (step: Step) => Promise<void>): Promise<void> {
   const { rows } = await bench.pool.query<Task>(
     `WITH due AS (
-       SELECT l."id", r."tableName" FROM "BackfillLane" l JOIN "BackfillRun" r ON r."id" = l."runId"
+       SELECT l."id", r."tableName", l.xmax <> 0 AS "wasBegun"
+       FROM "BackfillLane" l JOIN "BackfillRun" r ON r."id" = l."runId"
        WHERE r."status" = 'running' AND NOT l."isDone" AND l."dueAt" <= now() AT TIME ZONE 'utc'
+         AND r."tableName" = ANY ($2) -- tables of a newer version are its workers' business
        ORDER BY l."id" FOR NO KEY UPDATE OF l SKIP LOCKED
      )
      UPDATE "BackfillLane" l
-     SET "token" = "token" + 1, "revivals" = "revivals" + ("token" > 0)::int,
-       "chunkRows" = CASE WHEN "token" > 0 THEN greatest(${CHUNK_ROWS.min}, "chunkRows" / 2) ELSE "chunkRows" END,
+     SET "token" = "token" + 1, "revivals" = "revivals" + "wasBegun"::int,
+       "chunkRows" = CASE WHEN "wasBegun" THEN greatest(${CHUNK_ROWS.min}, "chunkRows" / 2) ELSE "chunkRows" END,
        "dueAt" = now() AT TIME ZONE 'utc' + $1 * interval '1 ms'
      FROM due WHERE l."id" = due."id"
      RETURNING l."id" AS "lane", l."token", l."phase", due."tableName" AS "table"`,
-    [bench.leaseMs],
+    [bench.leaseMs, TRANSFORMS.map(({ name }) => name)],
   );
   for (const task of rows) await send({ next: { ...task, delayMs: 0 } });
 }

@@ -136,7 +136,11 @@ Examples:
     .option('--dry-run', 'fill in a sample, show it, roll it back, and estimate the time')
     .option('--detach', 'only start; workers do the work')
     .option('--target-ms <ms>', 'milliseconds that a chunk should take', START_DEFAULTS.targetMs)
-    .option('--lanes <n>', 'key ranges of a table that are worked on at once', START_DEFAULTS.lanes)
+    .option(
+      '--lanes <n>',
+      "ranges of a table's blocks that are worked on at once",
+      START_DEFAULTS.lanes,
+    )
     .option('--max-chunk-rows <n>', 'rows in a chunk at most', START_DEFAULTS.maxChunkRows)
     .option('--rest-ms <ms>', 'rest after each chunk of a lane', START_DEFAULTS.restMs)
     .option('--max-lag-ms <ms>', 'hold while a replica is further behind', START_DEFAULTS.maxLagMs)

@@ -3,6 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 
+import { inTransaction } from '../../src/backfill/database.ts';
+import { fillIds } from '../../src/backfill/fill.ts';
 import { workLane, type Task } from '../../src/backfill/step.ts';
 import { TRANSFORMS } from '../../src/backfill/transforms/index.ts';
 import { verify } from '../../src/backfill/verify.ts';
@@ -115,20 +117,35 @@ it('wide rows behind narrow ones are taken in chunks that fit into memory', asyn
   expect(Math.max(...chunks.map(({ wide }) => wide))).toBeLessThan(20);
 });
 
-it('a chunk whose worker ended is begun again at half its size', async () => {
-  await seedPlain(db, 1000);
-  await db.start({ lanes: 1 }, [SESSIONS]);
-  // As a worker leaves it that was killed in the middle of its chunk.
+it('wide rows that are named are taken in parts that fit into memory', async () => {
   await db.sql(
-    `UPDATE "BackfillLane" SET "token" = 1, "chunkRows" = 400, "dueAt" = now() AT TIME ZONE 'utc'`,
+    `INSERT INTO "ModuleState" ("id", "moduleId", "state", "version", "updatedAt")
+     SELECT 'wide-' || n, 'm', jsonb_build_object('text', repeat(md5(n::text), 31250)), '1', now()
+     FROM generate_series(1, 24) n`,
   );
+  await db.start({}, [STATES]);
+  const [run] = await db.sql(`SELECT "id" FROM "BackfillRun"`);
+  const ids = Array.from({ length: 24 }, (_, n) => `wide-${n + 1}`);
+  const changed = await inTransaction(db.pool, (sql) => fillIds(sql, STATES, run.id, ids));
+  expect(changed).toBe(24);
+  const parts = await db.sql(`SELECT json_array_length("rows") AS rows FROM "BackfillUndo"`);
+  // 24 MB in all, and 16 MiB at a time.
+  expect(parts.map(({ rows }) => rows)).toEqual([16, 8]);
+});
+
+it('a time that the backfill took from another follows it', async () => {
+  await seedPlain(db, 50);
   await db.work();
-  expect(await db.finished([SESSIONS])).toMatchObject([{ status: 'completed', revivals: 1 }]);
-  const [first] = await db.sql(
-    `SELECT json_array_length("rows") AS rows FROM "BackfillUndo" ORDER BY "id" LIMIT 1`,
-  );
-  expect(first.rows).toBeGreaterThan(150);
-  expect(first.rows).toBeLessThan(300); // 200, to the end of their block
+  await db.start({}, [MEMORIES]);
+  await db.finished([MEMORIES]);
+  await db.sql(`UPDATE "InteractionMemory" SET "createdAt" = '2023-01-01' WHERE "id" = md5('7')`);
+  await db.start({}, [MEMORIES]);
+  expect(await db.finished([MEMORIES])).toMatchObject([{ status: 'completed', changed: 1 }]);
+  expect(
+    await db.sql(
+      `SELECT "lastAccessedAt"::text AS it FROM "InteractionMemory" WHERE "id" = md5('7')`,
+    ),
+  ).toEqual([{ it: '2023-01-01 00:00:00' }]);
 });
 
 it('what cannot be checked or computed is set apart, and does not hold up the rest', async () => {
