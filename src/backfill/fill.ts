@@ -39,13 +39,16 @@ export async function fillIds(
   runId: string,
   ids: readonly string[],
 ): Promise<number> {
+  const work = async (some: readonly string[]) => {
+    let changed = 0;
+    for (const part of await fitting(sql, transform, some)) {
+      changed += await fill(sql, transform, runId, withIds(part));
+    }
+    return changed;
+  };
   let changed = 0;
   for (let first = 0; first < ids.length; first += PART_ROWS) {
-    for (const part of await fitting(sql, transform, ids.slice(first, first + PART_ROWS))) {
-      changed += await byParts(sql, runId, part, (some) =>
-        fill(sql, transform, runId, withIds(some)),
-      );
-    }
+    changed += await byParts(sql, runId, ids.slice(first, first + PART_ROWS), work);
   }
   return changed;
 }
