@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto';
 
+import { utcText } from './utc.ts';
+
 /** What sets an event apart: who it is, and when it occurred. */
 export interface Identity {
   /** UUIDv7. Of one process, each is greater than the one before it. */
@@ -38,7 +40,7 @@ export function newIdentity(): Identity {
   const now = Date.now();
   if (now !== at) {
     at = now;
-    occurredAt = new Date(now).toISOString();
+    occurredAt = utcText(now);
   }
   if (now > idMs || ids === MAX_IDS) {
     idMs = Math.max(now, idMs + 1);
