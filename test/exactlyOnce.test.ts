@@ -7,7 +7,7 @@ import { openDatabase, type Database } from '../src/database/client.ts';
 import { readLedger } from '../src/ledger/ledger.ts';
 import { encodeEvent, EVENT_KINDS, type EventKind } from '../src/queues/events.ts';
 import { BatchWriter, type Verdict } from '../src/workers/batchWriter.ts';
-import { statementOf, writeBatch } from '../src/workers/writers/index.ts';
+import { createWrite, statementOf } from '../src/workers/writers/index.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import {
   deadlocks,
@@ -40,7 +40,7 @@ beforeEach(() => forgetEvents(db));
 const writerOf = (kind: EventKind, { run }: Database, maxRows = 5000) => {
   const writerId = randomUUID();
   return new BatchWriter({
-    write: (batch) => writeBatch(run, kind, writerId, batch),
+    write: createWrite(run, kind, writerId),
     maxRows,
   });
 };
@@ -177,6 +177,47 @@ describe('exactly once', () => {
       duplicates: 300 * (writers.length - 1),
     });
   });
+
+  it.each(EVENT_KINDS)(
+    'a redelivery costs one failed statement, not one a batch: %s',
+    async (kind) => {
+      let failed = 0;
+      const { run } = clients[0]!;
+      const counting: typeof run = (sql, parameters) =>
+        run<never>(sql, parameters).catch((error: unknown) => {
+          failed++;
+          throw error;
+        });
+      const writer = writerOf(kind, { ...clients[0]!, run: counting });
+      const batch = async (from: number, to: number, more: object = {}) => {
+        const events = Array.from({ length: to - from }, (_, n) =>
+          encodeEvent(kind, { ...sample(kind, from + n), ...(n === 0 && more) }),
+        );
+        const verdicts = await writer.submit(listOf(kind, events));
+        return verdicts.map(({ state }) => state);
+      };
+      const COMMITTED = Array(10).fill('committed');
+      const unknown = {
+        'memory-access': { memoryId: 'nobody' },
+        transition: { stateId: 'nobody' },
+        metrics: { sessionId: 'nobody' },
+        'session-event': { sessionId: 'nobody' },
+      }[kind];
+      expect(await batch(0, 10, unknown)).toEqual(['waiting', ...COMMITTED.slice(1)]);
+      expect(await batch(10, 20)).toEqual(COMMITTED);
+      expect(failed).toBe(0);
+      for (let round = 0; round < 3; round++) expect(await batch(10, 20)).toEqual(COMMITTED);
+      expect(await batch(15, 25)).toEqual(COMMITTED);
+      expect(failed).toBe(1);
+      expect(await batch(30, 40)).toEqual(COMMITTED);
+      expect(await batch(40, 50)).toEqual(COMMITTED);
+      expect(await batch(40, 50)).toEqual(COMMITTED);
+      expect(failed).toBe(2);
+      expect(writer.stats).toMatchObject({ inserted: 44, waiting: 1, duplicates: 45 });
+      const [entry] = await readLedger(clients[0]!.prisma);
+      expect(entry).toMatchObject({ committed: 44, duplicates: 45 });
+    },
+  );
 
   it('queues up instead of deadlocking when batches share memories in any order', async () => {
     const MEMORIES = 1000;

@@ -22,22 +22,13 @@ export const NO_PRODUCER: ProducerLedger = { id: NIL, accepted: 0, dropped: 0 };
  * Why nobody waits: a row of the ledger belongs to one writer and one kind, and a writer writes one
  * batch of a kind at a time. The row is locked last, after all that other writers may wait for.
  */
-export const LEDGER_END = `
-, fresh AS (
-  -- An id that is in the batch twice counts where it came first. Adding up needs no join, which
-  -- the planner, who cannot know how long the batch is, might choose to do row by row.
-  SELECT min("place") AS "place"
-  FROM (
-    SELECT "id", "place", 0 AS "rows" FROM event
-    UNION ALL
-    SELECT "id", NULL, 1 FROM inserted
-  ) x
-  GROUP BY "id" HAVING sum("rows") > 0
+const end = (fresh: string) => `
+, fresh AS (${fresh}
 ), outcome AS (
   SELECT width_bucket("place", $2::bigint[]) AS "job", sum("fresh") AS "fresh",
     sum("waiting") AS "waiting"
   FROM (
-    SELECT "place", 1 AS "fresh", 0 AS "waiting" FROM fresh
+    SELECT "place", "fresh", 0 AS "waiting" FROM fresh
     UNION ALL
     SELECT "place", 0, 1 FROM waiting
   ) x
@@ -64,6 +55,23 @@ SELECT (SELECT count(*)::int FROM inserted) AS "inserted",
       'reference', "reference"))
     FROM waiting
   ), '[]') AS "waiting"`;
+
+export const LEDGER_END = end(`
+  -- An id that is in the batch twice counts where it came first. Adding up needs no join, which
+  -- the planner, who cannot know how long the batch is, might choose to do row by row.
+  SELECT min("place") AS "place", 1 AS "fresh"
+  FROM (
+    SELECT "id", "place", 0 AS "rows" FROM event
+    UNION ALL
+    SELECT "id", NULL, 1 FROM inserted
+  ) x
+  GROUP BY "id" HAVING sum("rows") > 0`);
+
+/** The same where \`inserted\` has each event but those that wait, or the statement fails. */
+export const LEDGER_END_OF_NEW = end(`
+  SELECT "place", 1 AS "fresh" FROM event
+  UNION ALL
+  SELECT "place", -1 FROM waiting`);
 
 /** Rows of writers that have not been at work for this long are added up. */
 const MERGE_AFTER = '1 day';

@@ -7,6 +7,7 @@ export interface Batch {
   events: string;
   /** The places, from 1, at which the events of a job begin. */
   starts: number[];
+  rows: number;
   /** JSON array: of each job, its producer's counts and how many events it has. */
   jobs: string;
 }
@@ -35,6 +36,7 @@ export function toBatch(pieces: readonly Piece[]): Batch {
   return {
     events: `[${pieces.map(({ events, from, to }) => events.json(from, to)).join(',')}]`,
     starts,
+    rows: next - 1,
     jobs: JSON.stringify(
       pieces.map(({ producer, from, to }) => ({ ...producer, events: to - from })),
     ),

@@ -22,7 +22,7 @@ import { OutageLog } from '../outageLog.ts';
 import type { WorkerHooks } from './hooks.ts';
 import { createProcessor, DeadLetterError } from './processor.ts';
 import { reportQueue } from '../queues/queueLog.ts';
-import { writeBatch } from './writers/index.ts';
+import { createWrite } from './writers/index.ts';
 
 export interface WorkersOptions {
   databaseUrl: string;
@@ -104,7 +104,7 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
       const logOfQueue = log.child({ queue: kind });
       const database = new OutageLog(logOfQueue, `PostgreSQL at ${addressOf(databaseUrl)}`);
       const writer = new BatchWriter({
-        write: (batch) => writeBatch(run, kind, writerId, batch),
+        write: createWrite(run, kind, writerId),
         maxRows: config.ANNALS_BATCH_MAX_ROWS,
         onWrite: (written) => {
           const { rows, jobs, job, milliseconds } = written;

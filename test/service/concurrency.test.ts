@@ -11,7 +11,7 @@ import { recordStateTransition, upsertModuleState } from '../../src/services/mod
 import { createSessionEvent, createSessionMetric } from '../../src/services/sessionEvents.ts';
 import { createSession, setParentSession } from '../../src/services/sessions.ts';
 import type { Batch } from '../../src/workers/batch.ts';
-import { writeBatch } from '../../src/workers/writers/index.ts';
+import { createWrite } from '../../src/workers/writers/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { atOnce, createUserAndAgent, one } from './fixture.ts';
 
@@ -50,6 +50,7 @@ afterAll(async () => {
 const batchOf = (events: object[]): Batch => ({
   events: JSON.stringify(events),
   starts: [1],
+  rows: events.length,
   jobs: JSON.stringify([{ ...NO_PRODUCER, events: events.length }]),
 });
 
@@ -90,7 +91,7 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
           }),
         () => recordMemoryAccess(prisma, { ...access, id, memoryId: 'm0' }),
         () => recordMemoryAccess(prisma, { ...access, memoryId: 'm0' }),
-        () => writeBatch(run, 'memory-access', writerId, batchOf(events.slice(0, 2))),
+        () => createWrite(run, 'memory-access', writerId)(batchOf(events.slice(0, 2))),
         () =>
           updateAgentMetrics(prisma, {
             agentId: 'agent-id',
@@ -112,10 +113,11 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
             parentSessionId: shuffled(SESSIONS)[0]!,
           }).catch(onlyConflict),
         () =>
-          writeBatch(
+          createWrite(
             run,
             'metrics',
             writerId,
+          )(
             batchOf(
               shuffled(SESSIONS).map((sessionId) => ({
                 id: randomUUID(),

@@ -1,4 +1,4 @@
-import type { Writer } from './writer.ts';
+import { UNLESS_KNOWN, type Writer } from './writer.ts';
 
 /** Rows of MemoryAccess, and the counters of their memories (see `Writer` for the locking). */
 export const memoryAccess: Writer = {
@@ -28,7 +28,7 @@ WITH event AS MATERIALIZED (
     e."accessorType", e."context", e."usefulness"
   FROM event e JOIN parent p ON p."id" = e."memoryId"
   ORDER BY e."id"
-  ON CONFLICT ("id") DO NOTHING
+  ${UNLESS_KNOWN}
   RETURNING "id", "memoryId", "occurredAt"
 ), counted AS (
   UPDATE "InteractionMemory" m

@@ -1,4 +1,4 @@
-import type { Writer } from './writer.ts';
+import { UNLESS_KNOWN, type Writer } from './writer.ts';
 
 /** Rows of SessionMetric and AgentMetric (see `Writer` for the locking). */
 export const metrics: Writer = {
@@ -49,7 +49,7 @@ WITH event AS MATERIALIZED (
   FROM event e JOIN parent p ON p."scope" = e."scope" AND p."name" = e."name"
   WHERE e."scope" = 'session'
   ORDER BY e."id"
-  ON CONFLICT ("id") DO NOTHING
+  ${UNLESS_KNOWN}
   RETURNING "id"
 ), of_agents AS (
   INSERT INTO "AgentMetric" ("id", "occurredAt", "agentId", "metricType", "metricValue",
@@ -59,7 +59,7 @@ WITH event AS MATERIALIZED (
   FROM event e JOIN parent p ON p."scope" = e."scope" AND p."name" = e."name"
   WHERE e."scope" = 'agent'
   ORDER BY e."id"
-  ON CONFLICT ("id") DO NOTHING
+  ${UNLESS_KNOWN}
   RETURNING "id"
 ), inserted AS (
   SELECT "id" FROM of_sessions UNION ALL SELECT "id" FROM of_agents

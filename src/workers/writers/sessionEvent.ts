@@ -1,4 +1,4 @@
-import type { Writer } from './writer.ts';
+import { UNLESS_KNOWN, type Writer } from './writer.ts';
 
 /** Rows of SessionEvent (see `Writer` for the locking). */
 export const sessionEvent: Writer = {
@@ -37,7 +37,7 @@ WITH event AS MATERIALIZED (
   SELECT e."id", e."occurredAt", p."id", e."eventType", e."eventData", e."sequence", e."duration"
   FROM event e JOIN parent p ON p."name" = e."sessionId"
   ORDER BY e."id"
-  ON CONFLICT ("id") DO NOTHING
+  ${UNLESS_KNOWN}
   RETURNING "id"
 ), waiting AS (
   SELECT e."place", 'sessionId' AS "field", e."sessionId" AS "reference"

@@ -1,4 +1,4 @@
-import type { Writer } from './writer.ts';
+import { UNLESS_KNOWN, type Writer } from './writer.ts';
 
 /** Rows of StateTransition (see `Writer` for the locking). */
 export const transition: Writer = {
@@ -25,7 +25,7 @@ WITH event AS MATERIALIZED (
     e."transitionData", e."previousValues", e."newValues"
   FROM event e JOIN parent p ON p."id" = e."stateId"
   ORDER BY e."id"
-  ON CONFLICT ("id") DO NOTHING
+  ${UNLESS_KNOWN}
   RETURNING "id"
 ), waiting AS (
   SELECT e."place", 'stateId' AS "field", e."stateId" AS "reference"

@@ -13,6 +13,9 @@ export interface WriteResult {
   }[];
 }
 
+/** What an insert does with an event that is a row already; batches that have none go without it. */
+export const UNLESS_KNOWN = 'ON CONFLICT ("id") DO NOTHING';
+
 /**
  * How a kind's batch becomes rows: one SQL statement, which is one transaction. It takes a JSON
  * array of checked events as `$1` and has the parts `event`, `inserted` and `waiting`; the end,
@@ -29,9 +32,10 @@ export interface WriteResult {
  *    of thousands for each made two workers on the same memories 20 times as slow.
  * 2. Events are inserted in the order of their ids, so that two batches with events in common
  *    meet these in the same order as well.
- * 3. The event's id is the primary key and a conflict does nothing: an event that is being
- *    inserted by another transaction is waited for, then found to exist. Only rows that this
- *    statement really inserted are returned by the insert, and only these are counted.
+ * 3. The event's id is the primary key and a conflict does nothing (`UNLESS_KNOWN` ends each
+ *    insert): an event that is being inserted by another transaction is waited for, then found to
+ *    exist. Only rows that this statement really inserted are returned by the insert, and only these
+ *    are counted.
  * 4. Nothing depends on the order of arrival: counters are sums, "latest" is `greatest`.
  */
 export interface Writer {
