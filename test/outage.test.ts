@@ -279,6 +279,16 @@ describeOutages('redis', (bench) => {
     await bench.expectFewLines('Redis');
   });
 
+  it('does not say that a Redis is away which has been back for long', async () => {
+    await bench.redis.kill();
+    await sleep(500);
+    await bench.redis.restart();
+    await bench.expectFewLines('Redis');
+    bench.lines.splice(0);
+    await sleep(20_000); // longer than a connection may be silent, by the timers of the old ones
+    expect(bench.lines).toEqual([]);
+  }, 60_000);
+
   it('outlives a Redis that hangs', async () => {
     await bench.outlives({
       begin: async () => bench.redis.pause(),

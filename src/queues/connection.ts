@@ -32,10 +32,11 @@ const COMMAND_TIMEOUT_MS = 10_000;
 
 /** How soon a client of Redis tries again, where it is away and where it is still loading its data. */
 const RECONNECT = {
+  protocol: 2, // which BullMQ's scripts were written for
   maxRetriesPerRequest: null,
   retryStrategy: (attempt: number) => Math.min(attempt * 100, 1000),
   maxLoadingRetryTime: 500,
-};
+} as const;
 
 /**
  * What a producer's call could not send it sends again itself: were the client to keep it as well,
