@@ -3,6 +3,7 @@ import type pg from 'pg';
 import { BusyError } from '../errors.ts';
 import { inTransaction, one, type Sql } from './database.ts';
 import { openLogLanes, openTableLanes } from './lanes.ts';
+import { MOVED_AT } from './status.ts';
 import { interrupt, persist, steer } from './steer.ts';
 import type { RunOptions } from './step.ts';
 import { DEFAULT_LIMITS } from './throttle.ts';
@@ -71,7 +72,10 @@ export async function pause(pool: pg.Pool, { name }: Transform): Promise<boolean
 export function resume(pool: pg.Pool, transform: Transform): Promise<boolean> {
   return steer(pool, transform, async (sql) => {
     const { rows } = await sql.query<{ id: string }>(
-      `UPDATE "BackfillRun" SET "status" = 'running' WHERE "tableName" = $1 AND "status" = 'paused' RETURNING "id"`,
+      // The time that it was paused for does not count as time that it took.
+      `UPDATE "BackfillRun" r
+       SET "status" = 'running', "startedAt" = r."startedAt" + (now() AT TIME ZONE 'utc' - ${MOVED_AT})
+       WHERE "tableName" = $1 AND "status" = 'paused' RETURNING "id"`,
       [transform.name],
     );
     if (rows[0]) await goOn(sql, transform, rows[0].id);

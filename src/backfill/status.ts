@@ -1,10 +1,9 @@
 import type pg from 'pg';
 
-import { timesLeft } from './estimate.ts';
 import type { Phase } from './lanes.ts';
 import type { RunOptions } from './step.ts';
-import { priorityOf } from './transform.ts';
-import { TRANSFORMS, transformOf } from './transforms/index.ts';
+import { TRANSFORMS } from './transforms/index.ts';
+import { checkCost, estimate, of, rowsLeft } from './workLeft.ts';
 
 /** Where the latest backfill of a table stands. */
 export interface RunStatus {
@@ -31,23 +30,17 @@ export interface RunStatus {
   remaining: number | null;
   differing: number | null;
   reason: string | null;
-  /** Milliseconds from the start to the end, or to now. */
+  /** Some of the rows in quarantine, five at most, and why they are. */
+  refused: { id: string; reason: string }[];
+  /** Whether it is running, and nobody has taken it up for five seconds. */
+  isUnattended: boolean;
+  /** Milliseconds from the start to the end, or to now; the time that it was paused does not count. */
   elapsedMs: number;
   /** 0..1 */
   fraction: number;
   /** Milliseconds that are left if all goes on as it went, throttling included; null if unknown. */
   etaMs: number | null;
 }
-
-/**
- * What it costs to check a row, compared with filling it in. Measured: 0.42 to 0.76 and, where what
- * JavaScript computes is computed again, 0.65 to 0.88.
- */
-const checkCost = (run: Run) => (transformOf(run.table).computation ? 0.7 : 0.6);
-
-/** What it costs to read the whole table, compared with filling it in: sweeping (measured: 0.01 to 0.11), and settling (0.01 to 0.02). */
-const SWEEP_COST = 0.06;
-const SETTLE_COST = 0.02;
 
 /** How far the lanes of a phase are. */
 interface LaneTotals {
@@ -69,15 +62,26 @@ interface LaneTotals {
   laneRate: number;
 }
 
-type Run = Omit<
+/** As PostgreSQL tells it. */
+export type Run = Omit<
   RunStatus,
   'passed' | 'checked' | 'changed' | 'chunks' | 'revivals' | 'fraction' | 'etaMs'
 > & { options: RunOptions; lanes: (LaneTotals & { chunks: number; revivals: number })[] };
 
+/** When something was last done for the run \`r\`. */
+export const MOVED_AT = `greatest(r."startedAt", (SELECT max(l."movedAt") FROM "BackfillLane" l WHERE l."runId" = r."id"))`;
+
 const STATUS = `
 SELECT r."tableName" AS "table", r."status", r."phase", r."totalRows" AS "rows", r."remaining", r."differing", r."reason", r."options",
   (SELECT count(*)::int FROM "BackfillQuarantine" q WHERE q."runId" = r."id") AS "quarantined",
-  (extract(epoch FROM coalesce(r."finishedAt", now() AT TIME ZONE 'utc') - r."startedAt") * 1000)::float8 AS "elapsedMs",
+  (SELECT coalesce(json_agg(json_build_object('id', q."rowId", 'reason', q."reason")), '[]') FROM (
+    SELECT * FROM "BackfillQuarantine" q WHERE q."runId" = r."id" ORDER BY q."rowId" LIMIT 5) q) AS "refused",
+  r."status" = 'running' AND NOT EXISTS (
+    SELECT FROM "BackfillLane" l WHERE l."runId" = r."id" AND NOT l."isDone" AND (
+      l."dueAt" > now() AT TIME ZONE 'utc' - interval '5 s' OR EXISTS ( -- or a chunk takes longer than its lease
+        SELECT FROM pg_locks h WHERE h."locktype" = 'transactionid' AND h."transactionid" = l.xmax AND h."granted"))) AS "isUnattended",
+  (extract(epoch FROM coalesce(r."finishedAt", CASE WHEN r."status" = 'paused' THEN ${MOVED_AT} END,
+    now() AT TIME ZONE 'utc') - r."startedAt") * 1000)::float8 AS "elapsedMs",
   (SELECT coalesce(json_agg(lanes), '[]') FROM (
     SELECT l."phase", count(*) FILTER (WHERE NOT l."isDone") AS "open",
       sum(l."chunks") AS "chunks", sum(l."revivals") AS "revivals", sum(l."busyMs") AS "busyMs",
@@ -112,24 +116,10 @@ export async function readStatus(pool: pg.Pool, tables: readonly string[]): Prom
         chunks: total(({ chunks }) => chunks),
         revivals: total(({ revivals }) => revivals),
         fraction: fractionOf(run),
-        etaMs: times[index] ?? null,
+        etaMs: run.isUnattended ? null : (times[index] ?? null),
       };
     })
     .filter(({ table }) => tables.includes(table));
-}
-
-const of = ({ lanes }: Run, wanted: Phase) => lanes.find(({ phase }) => phase === wanted);
-
-/** Rows that the lanes of a phase have still to pass, or to check. */
-function rowsLeft(run: Run, phase: 'fill' | 'check' | 'undo'): number {
-  const lanes = of(run, phase);
-  if (phase === 'fill') {
-    if (!lanes || lanes.rowsPassed === 0) return run.rows;
-    return (lanes.places - lanes.placesPassed) * (lanes.rowsPassed / lanes.placesPassed);
-  }
-  // The log may hold earlier runs of the table, too.
-  const all = phase === 'check' ? (of(run, 'fill')?.rowsChanged ?? 0) : run.rows;
-  return Math.max(0, all - (lanes?.rowsPassed ?? 0));
 }
 
 /** Of the whole work: to fill in every row, and then to check what was written. */
@@ -149,63 +139,3 @@ function fractionOf(run: Run): number {
   const checked = toCheck === 0 ? 1 : passed / toCheck;
   return (1 + check * checked) / (1 + check);
 }
-
-/** Milliseconds of work that a run has left, by the pace of its last chunks; undefined before the first. */
-function busyMsLeft(run: Run): number | undefined {
-  const pace = (phase: Phase) => {
-    const { recentRows = 0, recentBusyMs = 0 } = of(run, phase) ?? {};
-    return recentRows > 0 ? recentBusyMs / recentRows : undefined;
-  };
-  if (run.phase === 'undo') return scaled(rowsLeft(run, 'undo'), pace('undo'));
-  const fill = of(run, 'fill');
-  const fillLeft = run.phase === 'fill' ? scaled(rowsLeft(run, 'fill'), pace('fill')) : 0;
-  if (!fill || fillLeft === undefined) return undefined;
-  const fillMs = fill.busyMs + fillLeft;
-  const end = SETTLE_COST * fillMs;
-  if (run.phase === 'fill' || run.phase === 'sweep') {
-    const share = fill.rowsPassed > 0 ? fill.rowsChanged / fill.rowsPassed : 1;
-    const sweepLeft = Math.max(0, SWEEP_COST * fillMs - (of(run, 'sweep')?.busyMs ?? 0));
-    return fillLeft + sweepLeft + checkCost(run) * share * fillMs + end;
-  }
-  if (run.phase !== 'check') return end;
-  // The first chunks, which are small, say less than what it took to fill in.
-  const expected = { rows: fill.rowsChanged / 10, ms: (checkCost(run) * fill.busyMs) / 10 };
-  const { recentRows = 0, recentBusyMs = 0 } = of(run, 'check') ?? {};
-  const checkPace = (expected.ms + recentBusyMs) / Math.max(1, expected.rows + recentRows);
-  return rowsLeft(run, 'check') * checkPace + end;
-}
-
-const scaled = (rows: number, pace: number | undefined) =>
-  rows === 0 ? 0 : pace === undefined ? undefined : rows * pace;
-
-/** Milliseconds until each run ends, if all goes on as it does now; null where that is unknown. */
-function estimate(runs: readonly Run[]): (number | null)[] {
-  const atWork = runs.filter(({ status }) => status === 'running');
-  // A phase that has just begun has little to go by: the one before it had the same share.
-  const recent = (run: Run) => {
-    const phases = [run.phase, ...EARLIER].flatMap((phase) => of(run, phase) ?? []);
-    return phases.find(({ recentBusyMs }) => recentBusyMs > TELLING_MS) ?? phases.at(-1);
-  };
-  const slots = atWork.reduce((sum, run) => sum + (recent(run)?.duty ?? 0), 0);
-  const laneRate = Math.min(1, Math.max(0, ...atWork.map((run) => recent(run)?.laneRate ?? 0)));
-  const left = atWork.map(busyMsLeft);
-  if (slots === 0 || left.includes(undefined)) return runs.map(() => null);
-  const times = timesLeft(
-    atWork.map((run, index) => ({
-      busyMs: left[index] ?? 0,
-      lanes: Math.min(run.options.lanes, transformOf(run.table).maxLanes ?? Infinity),
-      priority: priorityOf(transformOf(run.table)),
-    })),
-    slots,
-    laneRate,
-  );
-  return runs.map((run) => (run.status === 'running' ? finite(times[atWork.indexOf(run)]) : null));
-}
-
-const finite = (value: number | undefined) =>
-  value !== undefined && Number.isFinite(value) ? value : null;
-
-const EARLIER: readonly Phase[] = ['check', 'fill'];
-
-/** Milliseconds of work that tell which part of the workers a run has. */
-const TELLING_MS = 1000;

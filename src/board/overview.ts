@@ -156,7 +156,11 @@ function backfills({ backfills }: Sight): Html {
   if (backfills.length === 0) return html`<p>None has run.</p>`;
   const rows = backfills.map(({ table, status, phase, fraction, reason, ...run }) => {
     const percent = Math.floor(fraction * 100);
-    const left = run.etaMs === null ? '' : ` · ${duration(run.etaMs / 1000)} left`;
+    const left = run.isUnattended
+      ? ' · nobody is working on it'
+      : run.etaMs === null
+        ? ''
+        : ` · ${duration(run.etaMs / 1000)} left`;
     const bad = run.quarantined > 0 ? ` · ${number(run.quarantined)} in quarantine` : '';
     return html`<tr>
       <th scope="row">${table}</th>

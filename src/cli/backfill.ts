@@ -125,7 +125,8 @@ Examples:
     `
 Where a run is under way already, it is gone on with. Exits with 0 when all runs have completed
 (nothing remaining, nothing differing), and with 1 otherwise. Ctrl-C ends the work here; the runs go
-on where workers run, or with the next start.
+on where workers run, or with the next start. A run that was paused before is not waited for: it
+is said to be, and the exit code is 1. A dry run exits with 1 if a row of the sample was refused.
 
 Examples:
   $ annals backfill start --dry-run            look first

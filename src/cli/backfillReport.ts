@@ -32,24 +32,32 @@ export function summary(runs: readonly RunStatus[]): string {
 }
 
 function adviceOn(run: RunStatus): string[] {
-  const { table, status, quarantined, reason } = run;
+  const { table, status, quarantined, reason, refused, isUnattended } = run;
   const again = `npx annals backfill retry ${table}`;
   if (status === 'failed') return [`${table}: ${reason}`, `  Mend it, then: ${again}`];
   const advice: string[] = [];
   if (reason !== null) advice.push(`${table}: ${reason}`);
   if (quarantined > 0) {
+    const more = quarantined - refused.length;
     advice.push(
-      `${table}: ${count(quarantined, 'row')} in quarantine; "BackfillQuarantine" says why`,
+      `${table}: ${count(quarantined, 'row')} in quarantine`,
+      ...refused.map(({ id, reason: why }) => `  ${shown(id)}: ${why}`),
+      ...(more > 0 ? [`  and ${count(more, 'row')} more, in the table "BackfillQuarantine"`] : []),
       `  Mend the cause, then: ${again}`,
+    );
+  }
+  if (isUnattended) {
+    advice.push(
+      `${table}: nobody is working on it; run: npx annals worker, or: npx annals backfill ${forward(run)}`,
     );
   }
   if (status === 'paused') advice.push(`${table}: goes on with: npx annals backfill resume`);
   if (status === 'cancelled')
-    advice.push(
-      `${table}: goes on with: npx annals backfill ${run.phase === 'undo' ? 'rollback' : 'start'}`,
-    );
+    advice.push(`${table}: goes on with: npx annals backfill ${forward(run)}`);
   return advice;
 }
+
+const forward = ({ phase }: RunStatus) => (phase === 'undo' ? 'rollback' : 'start');
 
 /** What came of it, for tables that were worked on to the end. */
 export function outcome(runs: readonly RunStatus[]): string {

@@ -32,6 +32,8 @@ export async function workAndWatch(
   closer.add('backfill', () => worker.stop(remainingMs()));
   let seen: RunStatus[] = [];
   let isAway = false;
+  // Who paused a run before is perhaps not there to resume it; who does so now, watches.
+  let heldBefore: ReadonlySet<string> | undefined;
   while (!stopping.aborted) {
     try {
       seen = await readStatus(pool, tables);
@@ -41,8 +43,11 @@ export async function workAndWatch(
       isAway = true;
     }
     progress.show(seen);
-    if (seen.length > 0 && !seen.some(({ status }) => status === 'running' || status === 'paused'))
-      break;
+    const held = seen.filter(({ status }) => status === 'paused').map(({ table }) => table);
+    if (seen.length > 0) heldBefore ??= new Set(held);
+    const isWaitedFor = ({ status, table }: RunStatus) =>
+      status === 'running' || (status === 'paused' && !heldBefore?.has(table));
+    if (seen.length > 0 && !seen.some(isWaitedFor)) break;
     await sleep(LOOK_EVERY_MS, undefined, { signal: stopping }).catch(() => {});
   }
   if (stopping.aborted) {

@@ -22,6 +22,7 @@ export function progressLine(run: RunStatus, columns: number): string {
   const facts = [
     run.status === 'running' ? PHASE[run.phase] : run.status.replaceAll('_', ' '),
     ...(run.etaMs === null ? [] : [`${duration(run.etaMs)} left`]),
+    ...(run.isUnattended ? ['nobody is working on it'] : []),
     ...(run.quarantined > 0 ? [`${run.quarantined} in quarantine`] : []),
     `${rate.toLocaleString('en')}/s`,
     `${passed.toLocaleString('en')} rows`,

@@ -98,7 +98,7 @@ export const checkPersistence: RedisCheck = async (info, client) => {
 
 async function config(client: Redis, name: string): Promise<string | undefined> {
   try {
-    return ((await client.config('GET', name)) as string[])[1];
+    return (await client.config('GET', name))[1];
   } catch {
     return undefined; // forbidden
   }

@@ -50,7 +50,7 @@ export async function inspectRedis(client: Redis): Promise<RedisSafety> {
 /** The save points; undefined where CONFIG is forbidden, which means that others care for them. */
 async function readSnapshots(client: Redis): Promise<string | undefined> {
   try {
-    const [, value] = (await client.config('GET', 'save')) as string[];
+    const [, value] = await client.config('GET', 'save');
     return value;
   } catch {
     return undefined;

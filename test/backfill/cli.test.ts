@@ -131,14 +131,30 @@ it('rolls back here, and tells by its exit code', { timeout: 180_000 }, async ()
   ).toEqual([{ n: 0 }]);
 });
 
+it('a start does not wait for a run that was paused before', { timeout: 120_000 }, async () => {
+  await backfill('start', '--detach', 'agents', 'module-states');
+  expect((await backfill('pause', 'agents')).stdout).toContain('agents: paused');
+  const started = await backfill('start', 'agents', 'module-states');
+  expect(started.code).toBe(1);
+  expect(started.stdout).toMatch(/^module-states +completed /m);
+  expect(started.stdout).toContain('agents: goes on with: npx annals backfill resume');
+  await backfill('resume', 'agents');
+  expect((await backfill('start', 'agents')).code).toBe(0);
+  expect((await backfill('rollback')).code).toBe(0);
+});
+
 it('a retry completes what was in quarantine, here', { timeout: 180_000 }, async () => {
   await db.sql(
     `ALTER TABLE "InteractionMemory" ADD CONSTRAINT "not_seven" CHECK ("confidence" IS DISTINCT FROM 0.7) NOT VALID`,
   );
+  const dry = await backfill('start', '--dry-run', 'interaction-memories');
+  expect(dry).toMatchObject({ code: 1, stdout: expect.stringContaining('would be set apart') });
   const started = await backfill('start', 'interaction-memories');
   expect(started.code).toBe(1);
   expect(started.stdout).toMatch(/^interaction-memories +with errors +1,001/m);
-  expect(started.stdout).toContain('rows in quarantine; "BackfillQuarantine" says why');
+  expect(started.stdout).toMatch(
+    /\d+ rows in quarantine\n {2}"\w+": .*violates check constraint "not_seven"/,
+  );
   expect(started.stdout).toContain('npx annals backfill retry interaction-memories');
   expectToFit(started.stdout);
 

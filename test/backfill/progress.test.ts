@@ -21,6 +21,8 @@ const run: RunStatus = {
   remaining: null,
   differing: null,
   reason: null,
+  refused: [],
+  isUnattended: false,
   elapsedMs: 300_000,
   fraction: 0.453,
   etaMs: 3_540_000,

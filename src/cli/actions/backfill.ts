@@ -157,7 +157,7 @@ async function showDryRun(tables: readonly Transform[], options: StartOptions): 
       Promise.all(tables.map((each) => dryRun(pool, each))),
     );
     environment.result(found, dryRuns(found));
-    return 0;
+    return found.every(({ refused }) => refused.length === 0) ? 0 : 1;
   });
 }
 
