@@ -1,5 +1,4 @@
 import { encodeEvent, type EncodedEvent, type EventKind } from './events.ts';
-import { utcMs } from './utc.ts';
 
 /** Checked events of one job, in order, and the JSON that stands for them on their way to PostgreSQL. */
 export class EventList {
@@ -60,7 +59,7 @@ export class EventList {
   occurredAt(index: number): number {
     const encoded = this.#encoded[index];
     if (encoded) return encoded.occurredAt;
-    return utcMs((this.#events[index] as { occurredAt: string }).occurredAt);
+    return Date.parse((this.#events[index] as { occurredAt: string }).occurredAt);
   }
 
   /** The JSON of the events from `from` to before `to`, with commas between. */

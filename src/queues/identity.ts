@@ -1,7 +1,5 @@
 import { randomUUID } from 'node:crypto';
 
-import { utcText } from './utc.ts';
-
 /** What sets an event apart: who it is, and when it occurred. */
 export interface Identity {
   /** UUIDv7. Of one process, each is greater than the one before it. */
@@ -40,7 +38,7 @@ export function newIdentity(): Identity {
   const now = Date.now();
   if (now !== at) {
     at = now;
-    occurredAt = utcText(now);
+    occurredAt = new Date(now).toISOString();
   }
   if (now > idMs || ids === MAX_IDS) {
     idMs = Math.max(now, idMs + 1);
