@@ -43,7 +43,7 @@ export interface RunStatus {
 }
 
 /** How far the lanes of a phase are. */
-interface LaneTotals {
+export interface LaneTotals {
   phase: Phase;
   /** Places that they cover, and that they have passed. */
   places: number;
