@@ -8,7 +8,9 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { audit } from '../src/audit/audit.ts';
 import { discardDeadLetters } from '../src/deadLetters/discard.ts';
 import { readDeadLetters } from '../src/deadLetters/read.ts';
-import { mergeLedger, readLedger } from '../src/ledger/ledger.ts';
+import { retryDeadLetter } from '../src/deadLetters/retry.ts';
+import { closeIdleAccounts } from '../src/ledger/closed.ts';
+import { readLedger } from '../src/ledger/ledger.ts';
 import { spoolFolder } from '../src/producers/spool/destination.ts';
 import { openProducerQueue, prepareQueues, type QueueLocation } from '../src/queues/backend.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
@@ -156,23 +158,65 @@ describeBackends('the audit', (locate) => {
     });
   });
 
-  it('adds up the rows of writers that are gone', async () => {
+  it('finds every event of a producer whose account is closed, wherever it is', async () => {
     await forgetEvents(db);
-    const [live, gone, older, producerId] = Array.from({ length: 4 }, () => randomUUID());
-    await db.sql(
-      `INSERT INTO "EventLedger" ("writerId", "producerId", "kind", "accepted", "committed", "updatedAt")
-       SELECT w::uuid, $1, 'metrics', a, 10, now() AT TIME ZONE 'utc' - age::interval
-       FROM (VALUES ($2, 7, '0'), ($3, 9, '2 days'), ($4, 8, '30 days')) AS x (w, a, age)`,
-      [producerId, live, gone, older],
-    );
-    const before = await readLedger(db.prisma);
-    await Promise.all([mergeLedger(db.prisma), mergeLedger(db.prisma)]);
-    await mergeLedger(db.prisma);
-    expect(await readLedger(db.prisma)).toEqual(before);
-    expect(before).toMatchObject([{ accepted: 9, committed: 30 }]);
-    expect(await db.sql(`SELECT "writerId" FROM "EventLedger" ORDER BY 1`)).toEqual([
-      { writerId: '00000000-0000-0000-0000-000000000000' },
-      { writerId: live },
+    const close = async () => {
+      await db.sql(`UPDATE "EventLedger" SET "updatedAt" = "updatedAt" - interval '200 days'
+        WHERE "updatedAt" < now() AT TIME ZONE 'utc' + interval '1 day'`);
+      await closeIdleAccounts(db.prisma);
+      expect(await db.sql('SELECT FROM "EventLedger"')).toEqual([]);
+    };
+    const counted = async (): Promise<object> => {
+      const { ok, kinds } = await report();
+      return { ok, ...kinds['memory-access'] };
+    };
+    const spooled = (await counted()) as { accepted: number; spooled: number };
+    const workers = await testWorkers(db, location, { ANNALS_JOB_ATTEMPTS: '1' });
+    await emit([
+      ...accesses(0, 8),
+      { ...sample('memory-access', 8), memoryId: 'late' },
+      sample('memory-access', 3), // an id again, which must not stand for what is a dead letter
     ]);
+    await drained(queues);
+    const expected = {
+      ok: true,
+      accepted: spooled.accepted + 10,
+      spooled: spooled.spooled,
+      committed: 8,
+      deadLetters: 1,
+      repeated: 1,
+      copies: 0,
+      unaccounted: 0,
+      seenTwice: 0,
+    };
+    expect(await counted()).toMatchObject(expected);
+    await close();
+    expect(await counted()).toMatchObject(expected);
+
+    await db.sql(
+      `INSERT INTO "InteractionMemory" ("id", "userId", "agentId", "type", "content", "importance", "updatedAt")
+       VALUES ('late', 'user', 'agent', 'fact', '{}', 0.5, now())`,
+    );
+    for await (const letter of readDeadLetters(queues, { filter: {} })) {
+      expect(await retryDeadLetter(letter)).toBe(true);
+    }
+    await drained(queues);
+    const done = { ...expected, committed: 9, deadLetters: 0 };
+    expect(await counted()).toMatchObject(done);
+    await close();
+    expect(await counted()).toMatchObject(done);
+
+    // Another, which is given up.
+    await emit([{ ...sample('memory-access', 9), memoryId: 'nobody' }]);
+    await drained(queues);
+    await close();
+    for await (const letter of readDeadLetters(queues, { filter: {} })) {
+      await discardDeadLetters(db.prisma, queues, [letter]);
+    }
+    const discarded = { ...done, accepted: done.accepted + 1, discarded: 1 };
+    expect(await counted()).toMatchObject(discarded);
+    await close();
+    expect(await counted()).toMatchObject(discarded);
+    await workers.stop(10_000);
   });
 });

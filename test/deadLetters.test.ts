@@ -16,7 +16,7 @@ import type { EventKind } from '../src/queues/catalogue.ts';
 import { startSchedules } from '../src/schedules/runner.ts';
 import { startWorkers, type Workers } from '../src/workers/runtime.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
-import { sample } from './support/events.ts';
+import { addIdleAccount, idleAccounts, sample } from './support/events.ts';
 import { removeFolder } from './support/files.ts';
 import {
   describeBackends,
@@ -229,6 +229,7 @@ describeBackends('dead letters', (locate) => {
 
   it('are looked through by a schedule, which keeps those that may stay', async () => {
     await put('metrics', [['kept']]);
+    await addIdleAccount(db);
     const config = testConfig({ ANNALS_DEAD_LETTERS_SCHEDULE: '* * * * * *' });
     const log = createLogger(config);
     const runs = openTaskQueue(location, 'dead-letters');
@@ -238,6 +239,7 @@ describeBackends('dead letters', (locate) => {
         .poll(async () => (await runs.getCompleted()).map(({ returnvalue }) => returnvalue))
         .toContainEqual({ jobs: 0, events: 0, tookMs: expect.any(Number) });
       expect(await found({})).toHaveLength(1);
+      expect(await idleAccounts(db)).toBe(0); // it sees to these besides
     } finally {
       await schedules.stop(5000);
       await runs.close();

@@ -13,6 +13,7 @@ import { ensureScheduler } from '../src/schedules/scheduler.ts';
 import type { Recount } from '../src/services/sessionCounts.ts';
 import { createSession } from '../src/services/sessions.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
+import { addIdleAccount, idleAccounts } from './support/events.ts';
 import { describeBackends, testConfig } from './support/pipeline.ts';
 import { spawnTsx } from './support/process.ts';
 
@@ -78,6 +79,7 @@ describeBackends('schedules', (locate) => {
   it('recount once a period, however many workers and schedulers there are, and heal what they find', async () => {
     const { db, queue } = held;
     await addAgents(db, 100_000);
+    await addIdleAccount(db);
     await db.sql(
       `INSERT INTO "AgentSession" ("id", "sessionId", "agentId", "status", "updatedAt")
        SELECT 's-' || n, 's-' || n, 'agent-' || n, 'active', now() FROM generate_series(1, 2000) n`,
@@ -126,6 +128,7 @@ describeBackends('schedules', (locate) => {
     expect(created).toBeGreaterThan(50);
     expect(created / seconds).toBeGreaterThan(45);
     expect(await wrongAgents(db)).toBe(0);
+    expect(await idleAccounts(db)).toBe(0); // which each run sees to besides
 
     // A run's id is its period, which BullMQ holds only once; no other runs were made.
     const ids = (await runs()).map((job) => job.id as string);

@@ -1,3 +1,4 @@
+import { CLOSED_SUMS } from '../ledger/closed.ts';
 import { NO_PRODUCER } from '../ledger/ledger.ts';
 import type { ProducerLedger } from '../queues/envelope.ts';
 import { EVENT_KINDS, type EventKind } from '../queues/events.ts';
@@ -82,11 +83,21 @@ export class Accounts {
     account.dropped = Math.max(account.dropped, dropped);
   }
 
-  /** How many of the events that `earlier` knew to be accepted are nowhere now. */
+  /** All that are known, by name. */
+  producerIds(): Set<string> {
+    return new Set([...this.#accounts.values()].map(({ producerId }) => producerId));
+  }
+
+  /**
+   * How many of the events that `earlier` knew to be accepted are nowhere now. Of closed accounts
+   * nothing has been on its way for a day, and others may have been closed since `earlier`: what
+   * their sums lack now is missing.
+   */
   missingSince(earlier: Accounts): number {
     let missing = 0;
     for (const { kind, producerId, account } of this.#known()) {
-      const { accepted } = earlier.#of(kind, producerId);
+      const isClosed = CLOSED_SUMS.includes(producerId);
+      const { accepted } = isClosed ? account : earlier.#of(kind, producerId);
       missing += balanceOf({ ...account, accepted }).unaccounted;
     }
     return missing;

@@ -68,7 +68,7 @@ async function look({ prisma, queues, spools, signal, onJob }: AuditOptions): Pr
     signal.throwIfAborted();
     onJob();
   });
-  for (const entry of await readLedger(prisma)) {
+  for (const entry of await readLedger(prisma, accounts.producerIds())) {
     const { kind, producerId, accepted, dropped } = entry;
     accounts.told(kind, { id: producerId, accepted, dropped });
     for (const place of ['committed', 'duplicates', 'discarded'] as const) {

@@ -1,5 +1,10 @@
 import type { PrismaClient } from '../database/client.ts';
-import { countDiscards, uncountDiscards, type Discard } from '../ledger/ledger.ts';
+import {
+  countDiscards,
+  settleDiscards,
+  uncountDiscards,
+  type Discard,
+} from '../ledger/discards.ts';
 import type { EventQueues } from '../queues/eventQueues.ts';
 import type { DeadLetter } from './deadLetter.ts';
 
@@ -37,5 +42,9 @@ export async function discardDeadLetters(
     }),
   );
   if (kept.length > 0) await uncountDiscards(prisma, kept);
+  await settleDiscards(
+    prisma,
+    discards.filter((discard) => !kept.includes(discard)),
+  );
   return gone;
 }

@@ -1,8 +1,9 @@
-import { NIL, v5 as uuidv5 } from 'uuid';
+import { NIL, validate } from 'uuid';
 
-import type { PrismaClient } from '../database/client.ts';
+import { Prisma, type PrismaClient } from '../database/client.ts';
 import type { ProducerLedger } from '../queues/envelope.ts';
 import type { EventKind } from '../queues/events.ts';
+import { CLOSED_SUMS, SUM_OF } from './closed.ts';
 
 /** Stands for the producer of a job that does not name its own. */
 export const NO_PRODUCER: ProducerLedger = { id: NIL, accepted: 0, dropped: 0 };
@@ -73,104 +74,61 @@ export const LEDGER_END_OF_NEW = end(`
   UNION ALL
   SELECT "place", -1 FROM waiting`);
 
-/** Rows of writers that have not been at work for this long are added up. */
-const MERGE_AFTER = '1 day';
-
-/**
- * Adds up the rows of writers that are gone, so that restarts do not make the ledger grow. One
- * statement moves a row and its sum together. Of a writer that is not gone after all (a stopped
- * process that goes on) it either finds the row too young, after waiting for its batch, or takes
- * it before the batch, which then begins a new one.
- */
-export async function mergeLedger(prisma: PrismaClient): Promise<void> {
-  await prisma.$transaction([
-    // One at a time: two would meet in the sums, in any order.
-    prisma.$queryRaw`SELECT pg_advisory_xact_lock(hashtext('annals_ledger'))::text`,
-    prisma.$executeRaw`
-      WITH gone AS (
-        DELETE FROM "EventLedger"
-        WHERE "writerId" <> ${NIL}::uuid
-          AND "updatedAt" < now() AT TIME ZONE 'utc' - ${MERGE_AFTER}::text::interval
-          AND "discarded" = 0 -- whose own rows keep a repeated discard from counting twice
-        RETURNING *
-      )
-      INSERT INTO "EventLedger" AS l ("writerId", "producerId", "kind", "accepted", "dropped",
-        "committed", "duplicates", "discarded", "updatedAt")
-      SELECT ${NIL}::uuid, "producerId", "kind", max("accepted"), max("dropped"),
-        sum("committed"), sum("duplicates"), sum("discarded"), max("updatedAt")
-      FROM gone GROUP BY "producerId", "kind"
-      ON CONFLICT ("writerId", "producerId", "kind") DO UPDATE
-      SET "accepted" = greatest(l."accepted", excluded."accepted"),
-        "dropped" = greatest(l."dropped", excluded."dropped"),
-        "committed" = l."committed" + excluded."committed",
-        "duplicates" = l."duplicates" + excluded."duplicates",
-        "discarded" = l."discarded" + excluded."discarded",
-        "updatedAt" = greatest(l."updatedAt", excluded."updatedAt")`,
-  ]);
-}
-
-/** A dead letter that is given up. */
-export interface Discard {
-  kind: EventKind;
-  jobId: string;
-  /** Milliseconds since 1970 at which the job was made; an emptied queue gives ids out again. */
-  madeAt: number;
-  producer: ProducerLedger;
-  events: number;
-}
-
-/** Any UUID would do, as long as it stays. */
-const DISCARDS = '0b8f3c52-6d0e-4f3a-9f43-2f6d3c0f7a11';
-
-/** The writer of a discard's row is the job itself, which can be discarded only once. */
-const writerOf = ({ kind, jobId, madeAt }: Discard) =>
-  uuidv5(`${kind} ${jobId} ${madeAt}`, DISCARDS);
-
-/** Counts dead letters as discarded, before they are removed; once, however often it is told. */
-export async function countDiscards(
-  prisma: PrismaClient,
-  discards: readonly Discard[],
-): Promise<void> {
-  const rows = discards.map((discard) => ({
-    writerId: writerOf(discard),
-    producerId: discard.producer.id,
-    kind: discard.kind,
-    accepted: discard.producer.accepted,
-    dropped: discard.producer.dropped,
-    discarded: discard.events,
-  }));
-  await prisma.$executeRaw`
-    INSERT INTO "EventLedger" ("writerId", "producerId", "kind", "accepted", "dropped",
-      "discarded", "updatedAt")
-    SELECT "writerId", "producerId", "kind", "accepted", "dropped", "discarded",
-      now() AT TIME ZONE 'utc'
-    FROM json_to_recordset(${JSON.stringify(rows)}::json) AS ("writerId" uuid, "producerId" uuid,
-      "kind" text, "accepted" bigint, "dropped" bigint, "discarded" bigint)
-    ORDER BY "writerId"
-    ON CONFLICT DO NOTHING`;
-}
-
-/** Takes back what `countDiscards` counted, for jobs that turned out to be in use again. */
-export async function uncountDiscards(
-  prisma: PrismaClient,
-  discards: readonly Discard[],
-): Promise<void> {
-  const writers = discards.map(writerOf);
-  await prisma.$executeRaw`DELETE FROM "EventLedger" WHERE "writerId" = ANY (${writers}::uuid[])`;
-}
-
 /** What all writers together have counted of one producer's events of one kind. */
 export interface LedgerEntry extends Record<LedgerFigure, number> {
+  /** One of `CLOSED_SUMS` where it stands for all closed accounts that are not read by themselves. */
   producerId: string;
   kind: EventKind;
 }
 
 export type LedgerFigure = 'accepted' | 'dropped' | 'committed' | 'duplicates' | 'discarded';
 
-export function readLedger(prisma: PrismaClient): Promise<LedgerEntry[]> {
+/**
+ * Reads the accounts of all producers that the ledger has heard of lately, and of those that are
+ * asked for, each whole: with what is closed of it. The other closed ones are read as sums, which
+ * balance as they would one by one (`closed.ts`).
+ *
+ * It is one statement, so it sees an account either before or after its being closed.
+ *
+ * @param producerIds - producers whose events were found elsewhere; what is no UUID is passed over
+ */
+export function readLedger(
+  prisma: PrismaClient,
+  producerIds: Iterable<string> = [],
+): Promise<LedgerEntry[]> {
+  const wanted = [NIL, ...producerIds].filter(validate);
   return prisma.$queryRaw<LedgerEntry[]>`
-    SELECT "producerId"::text, "kind", max("accepted")::float8 AS "accepted",
-      max("dropped")::float8 AS "dropped", sum("committed")::float8 AS "committed",
-      sum("duplicates")::float8 AS "duplicates", sum("discarded")::float8 AS "discarded"
-    FROM "EventLedger" GROUP BY "producerId", "kind"`;
+    WITH known AS (
+      SELECT "producerId" FROM "EventLedger" UNION SELECT unnest(${wanted}::uuid[])
+    ), closed AS MATERIALIZED (
+      SELECT c.* FROM known k
+        -- By key, whatever the planner thinks of it: there may be millions of them.
+        CROSS JOIN LATERAL (
+          SELECT * FROM "EventLedgerClosed" c WHERE c."producerId" = k."producerId" OFFSET 0
+        ) c
+    ), account AS (
+      SELECT "producerId", "kind", max("accepted") AS "accepted", max("dropped") AS "dropped",
+        sum("committed") AS "committed", sum("duplicates") AS "duplicates",
+        sum("discarded") AS "discarded"
+      FROM (
+        SELECT "producerId", "kind", "accepted", "dropped", "committed", "duplicates", "discarded"
+        FROM "EventLedger"
+        UNION ALL TABLE closed
+      ) x
+      GROUP BY 1, 2
+      UNION ALL
+      SELECT "producerId", "kind", sum("accepted"), sum("dropped"), sum("committed"),
+        sum("duplicates"), sum("discarded")
+      FROM (
+        SELECT * FROM "EventLedgerClosed" WHERE "producerId" = ANY (${CLOSED_SUMS}::uuid[])
+        UNION ALL
+        SELECT ${Prisma.raw(SUM_OF)}, "kind", -"accepted", -"dropped", -"committed", -"duplicates",
+          -"discarded"
+        FROM closed
+      ) x
+      GROUP BY 1, 2
+    )
+    SELECT "producerId"::text, "kind", "accepted"::float8, "dropped"::float8,
+      "committed"::float8, "duplicates"::float8, "discarded"::float8
+    FROM account`;
 }

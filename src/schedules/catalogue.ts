@@ -2,6 +2,7 @@ import type { Config } from '../config.ts';
 import type { PrismaClient } from '../database/client.ts';
 import { Closer } from '../closer.ts';
 import { trimDeadLetters } from '../deadLetters/trim.ts';
+import { closeIdleAccounts } from '../ledger/closed.ts';
 import type { TaskQueueName } from '../queues/catalogue.ts';
 import type { QueueLocation } from '../queues/backend.ts';
 import { openEventQueues } from '../queues/eventQueues.ts';
@@ -33,11 +34,18 @@ interface Schedule {
   run: (ground: Ground, options: RunOptions) => Promise<object>;
 }
 
-/** Every schedule by its queue, in which each run of it is a job. */
+/**
+ * Every schedule by its queue, in which each run of it is a job. Both that are on by default close
+ * idle accounts besides: that has to be done however one of them is switched off.
+ */
 export const SCHEDULES = {
   'session-counts': {
     setting: 'ANNALS_SESSION_COUNTS_SCHEDULE',
-    run: ({ prisma }, options) => recountSessions(prisma, options),
+    run: async ({ prisma }, options) => {
+      const done = await recountSessions(prisma, options);
+      await closeIdleAccounts(prisma, options);
+      return done;
+    },
   },
   expiry: {
     setting: 'ANNALS_EXPIRY_SCHEDULE',
@@ -48,7 +56,9 @@ export const SCHEDULES = {
     run: async ({ prisma, queue, log }, options) => {
       const closer = new Closer(log);
       try {
-        return await trimDeadLetters(prisma, await openEventQueues(queue, closer), options);
+        const done = await trimDeadLetters(prisma, await openEventQueues(queue, closer), options);
+        await closeIdleAccounts(prisma, options);
+        return done;
       } finally {
         await closer.close(5000);
       }

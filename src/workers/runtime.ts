@@ -7,7 +7,7 @@ import type { Config } from '../config.ts';
 import { openDatabase } from '../database/client.ts';
 import { serverMessage } from '../database/faults.ts';
 import { Closer } from '../closer.ts';
-import { mergeLedger } from '../ledger/ledger.ts';
+import { closeIdleAccounts } from '../ledger/closed.ts';
 import type { Logger } from '../logger.ts';
 import { addressOf, outlast, reasonOf } from '../outage.ts';
 import {
@@ -96,9 +96,9 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
       ...(options.signal && { signal: options.signal }),
     });
     start.back();
-    // Tidying up: nothing waits for it, and the next start does what this one could not.
-    mergeLedger(prisma).catch((error: unknown) =>
-      log.debug({ reason: serverMessage(error) }, 'the ledger was not merged'),
+    // Tidying up: nothing waits for it, and schedules do what this could not.
+    closeIdleAccounts(prisma).catch((error: unknown) =>
+      log.debug({ reason: serverMessage(error) }, 'idle accounts of the ledger were not closed'),
     );
     for (const kind of EVENT_KINDS) {
       const logOfQueue = log.child({ queue: kind });

@@ -61,9 +61,24 @@ export async function snapshot(db: TestDatabase): Promise<string> {
 
 /** Undoes what events left behind, and forgets that they were counted. */
 export async function forgetEvents(db: TestDatabase): Promise<void> {
-  const tables = [...EVENT_TABLES, 'EventLedger'];
+  const tables = [...EVENT_TABLES, 'EventLedger', 'EventLedgerClosed'];
   await db.sql(`TRUNCATE ${tables.map((table) => `"${table}"`).join(', ')}`);
   await db.sql(`UPDATE "InteractionMemory" SET "accessCount" = 0, "lastAccessedAt" = NULL`);
+}
+
+/** Adds a row to the ledger that nothing has touched for two days. */
+export async function addIdleAccount(db: TestDatabase): Promise<void> {
+  await db.sql(
+    `INSERT INTO "EventLedger" ("writerId", "producerId", "kind", "accepted", "committed", "updatedAt")
+     VALUES (gen_random_uuid(), gen_random_uuid(), 'metrics', 1, 1,
+       now() AT TIME ZONE 'utc' - interval '2 days')`,
+  );
+}
+
+/** Rows of the ledger that nothing has touched for more than a day. */
+export async function idleAccounts(db: TestDatabase): Promise<number> {
+  const idle = `"updatedAt" < now() AT TIME ZONE 'utc' - interval '1 day'`;
+  return (await db.sql(`SELECT FROM "EventLedger" WHERE ${idle}`)).length;
 }
 
 /** Deadlocks that the database has had to break. */
