@@ -31,7 +31,7 @@ export function describeDestination(
   return parts.filter((part) => part !== '').join(' ');
 }
 
-const destinationOf = ({ kind, url, prefix }: QueueLocation) => [kind, place(url), prefix];
+const destinationOf = ({ kind, url, prefix }: QueueLocation) => [kind, place(kind, url), prefix];
 
 function configuredDestination(config: ProducerConfig): string[] {
   const {
@@ -46,7 +46,7 @@ function configuredDestination(config: ProducerConfig): string[] {
   if (DATABASE_URL !== undefined && backend === 'postgres') {
     return destinationOf({ kind: 'postgres', url: DATABASE_URL, prefix });
   }
-  const database = DATABASE_URL === undefined ? '' : place(DATABASE_URL);
+  const database = DATABASE_URL === undefined ? '' : place('postgres', DATABASE_URL);
   return ['embedded', resolve(config.ANNALS_DATA_DIR), database, backend, prefix];
 }
 
@@ -56,7 +56,24 @@ function folderFor(config: ProducerConfig, destination: string[]): string {
 }
 
 /** Without user and password, which may change. */
-function place(url: string): string {
-  const { host, pathname } = new URL(url);
-  return host + pathname;
+function place(kind: QueueLocation['kind'], url: string): string {
+  const parsed = new URL(url);
+  const query = new Map(parsed.searchParams); // of two values the last, as with both clients
+  const chosen = choosing(kind, parsed, Boolean(query.get('path')))
+    .filter((name) => query.get(name))
+    .map((name) => `${name}=${query.get(name)}`);
+  // Without such a parameter it is what it always was: folders keep their names.
+  return parsed.host + parsed.pathname + (chosen.length > 0 ? `?${chosen.join('&')}` : '');
+}
+
+/**
+ * The parameters of a URL that choose a server or a database, as its client obeys them. For pg (by
+ * pg-connection-string) they win over what stands before them, and the folder of a socket is a host.
+ * For ioredis they stand for what is not there, but `path`, a socket, wins over host and port.
+ */
+function choosing(kind: QueueLocation['kind'], url: URL, isSocket: boolean): string[] {
+  if (kind === 'postgres') return ['host', 'port'];
+  const server = [...(url.hostname ? [] : ['host']), ...(url.port ? [] : ['port'])];
+  const database = url.pathname.length > 1 ? [] : ['db'];
+  return [...(isSocket ? ['path'] : server), ...database];
 }
