@@ -90,26 +90,44 @@ export class EventBuffer {
     for (const resolve of this.#waitingForRoom.splice(0)) resolve();
   }
 
-  /** Stops, and hands all to the spool, synchronously; returns how many events were lost. */
+  /**
+   * Stops, and hands all to the spool, synchronously; returns how many events were lost. It is the
+   * last time: the spool may have refused a moment ago, and a disk that is nearly full, or a bound
+   * that is nearly reached, takes smaller pieces than others.
+   */
   spill(): number {
-    const { delivery, pieceBytes } = this.#options;
+    const { spool } = this.#options;
+    spool.insist();
     let lost = 0;
-    for (const kind of EVENT_KINDS) {
-      const events = this.#lanes[kind].abandon();
-      for (let first = 0; first < events.length;) {
-        let bytes = 0;
-        let end = first;
-        while (end < events.length && bytes < pieceBytes)
-          bytes += (events[end++] as HeldEvent).bytes;
-        const piece = events.slice(first, end);
-        if (!delivery.spool(kind, piece)) {
-          this.#drop(kind, piece);
-          lost += piece.length;
-        }
+    for (const kind of EVENT_KINDS) lost += this.#spillLane(kind, this.#lanes[kind].abandon());
+    this.onMoved();
+    return lost;
+  }
+
+  #spillLane(kind: EventKind, events: readonly HeldEvent[]): number {
+    const { delivery, onDrop, pieceBytes, tally } = this.#options;
+    let lost = 0;
+    /** Bytes of a piece; halved as one is refused, which leaves no more room than there was. */
+    let limit = pieceBytes;
+    /** Bytes of the smallest event that was refused: a dead disk is not tried for each one. */
+    let tooMany = Infinity;
+    for (let first = 0; first < events.length;) {
+      let bytes = 0;
+      let end = first;
+      while (end < events.length && (end === first || bytes < limit))
+        bytes += (events[end++] as HeldEvent).bytes;
+      const piece = events.slice(first, end);
+      const isHopeless = bytes >= tooMany && piece.some(({ segment }) => !segment);
+      if (!isHopeless && delivery.spool(kind, piece)) first = end;
+      else if (piece.length > 1) limit = Math.min(limit, bytes) / 2;
+      else {
+        tally.moved(kind, piece, 'dropped'); // at once: what is spooled after it tells of it
+        lost++;
+        tooMany = Math.min(tooMany, bytes);
         first = end;
       }
     }
-    this.onMoved();
+    if (lost > 0) onDrop(lost);
     return lost;
   }
 

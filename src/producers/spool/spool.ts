@@ -42,6 +42,7 @@ export class Spool {
   #nextSync: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #restsUntil = 0;
+  #neverRests = false;
   #isFaulty = false;
 
   constructor(options: SpoolOptions) {
@@ -65,7 +66,12 @@ export class Spool {
     const bytes = jsonBytes + records * RECORD_OVERHEAD;
     if (this.#ownBytes + bytes > maxBytes) return false;
     if (this.bytes + this.#folder.waitingBytes + bytes > 2 * maxBytes) return false;
-    return this.#restsUntil === 0 || performance.now() >= this.#restsUntil;
+    return this.#neverRests || performance.now() >= this.#restsUntil;
+  }
+
+  /** Has the disk tried each time from now on, for a producer that has no other time to try it. */
+  insist(): void {
+    this.#neverRests = true;
   }
 
   /**
@@ -94,7 +100,11 @@ export class Spool {
       this.#isFaulty = false;
       return segment;
     } catch (error) {
+      const failed = this.#active;
       this.seal();
+      // It may be the file alone that takes no more: a limit of its own, a damaged block.
+      if (failed && failed.bytes > 0) return this.append(events);
+      if (failed) this.remove(failed); // a full disk is not to fill with empty files
       this.#restsUntil = performance.now() + REST_MS;
       this.#report(error);
       return undefined;
