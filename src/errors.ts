@@ -104,6 +104,13 @@ export class SpoolFullError extends AnnalsError {
 export class SpoolError extends AnnalsError {
   readonly code = 'SPOOL';
   override readonly retryable = true;
+  /** The file that cannot be read, where it is one; the others can be sent all the same. */
+  readonly file: string | undefined;
+
+  constructor(message: string, { file, ...details }: ErrorDetails & { file?: string } = {}) {
+    super(message, details);
+    this.file = file;
+  }
 }
 
 /** An embedded server could not be started; the message says why and what to do. */

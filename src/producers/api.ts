@@ -36,8 +36,9 @@ export interface ProducerOptions {
   onDrop?: (events: number) => void;
   /**
    * Told when the queue cannot be reached, at each attempt (sending is repeated by itself), and
-   * when the spool cannot be used (`SpoolError`), once until it can be again. Default: a warning of
-   * the process for the first `SpoolError`.
+   * when the spool cannot be used (`SpoolError`), once until it can be again, or one of its files
+   * (`file` of the error) cannot be read, each time that it is tried. Default: a warning of the
+   * process for the first `SpoolError`.
    */
   onError?: (error: unknown) => void;
   /**

@@ -1,3 +1,4 @@
+import { SpoolError } from '../errors.ts';
 import { EVENT_KINDS } from '../queues/events.ts';
 import { RETRY_MS, SEND_TIMEOUT_MS, type Delivery } from './delivery.ts';
 import type { Outlet } from './outlet.ts';
@@ -136,7 +137,13 @@ export class Replay {
       found = await segment.read();
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') {
-        onError(error);
+        const { path } = segment;
+        onError(
+          new SpoolError(
+            `the spool file ${path} cannot be read: ${(error as Error).message}. It is tried again every 5 s; have this user read it, or see to the disk.`,
+            { file: path, cause: error },
+          ),
+        );
         this.#unreadable.add(segment);
         return true;
       }
