@@ -231,6 +231,9 @@ describe('annals exec', () => {
       stdout: `127.0.0.1${port}${username}`,
     });
     expect(await annals(['exec', 'node', '-e', 'process.exit(7)'])).toMatchObject({ code: 7 });
+    expect(await annals(['exec', 'node', '--', '-e', 'process.exit(7)'])).toMatchObject({
+      code: 7,
+    });
   });
 });
 

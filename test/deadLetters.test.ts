@@ -116,6 +116,13 @@ describeBackends('dead letters', (locate) => {
         lost.map((event) => ({ event, reason: 'memoryId: unknown id "late"' })),
       );
 
+      const gone = await letters('show', '--id', one.id, '--id', 'memory-access/no-such');
+      expect(gone).toMatchObject({ code: 1, stdout: expect.stringContaining(one.id) });
+      expect(gone.stdout).toContain(
+        'Not there, or not meant by the other options: memory-access/no-such',
+      );
+      expect(await letters('show', '--id', one.id)).toMatchObject({ code: 0 });
+
       // As long as its parent is unknown, it waits for it as a new one does.
       expect(JSON.parse((await letters('retry', '--json')).stdout)).toMatchObject({ retried: 1 });
       await expect.poll(said, { timeout: 20_000 }).toEqual([...inVain, ...inVain]);

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import type { Finding } from '../src/doctor/finding.ts';
 import { checkConfiguration, checkNode } from '../src/doctor/machine.ts';
+import { checkMigrations } from '../src/doctor/postgres.ts';
 import { createTestDatabase, describeRedis, type TestDatabase } from './support/database.ts';
 import { createEmptyDatabase } from './support/emptyDatabase.ts';
 import { removeFolder } from './support/files.ts';
@@ -137,6 +138,15 @@ describe('annals doctor', () => {
     expect(plain.complaints['migrations']).toMatch(
       /^failed: \d+ pending.*annals migrate --baseline/,
     );
+    // The embedded database, too, may have been given plain tables by somebody.
+    const client = new pg.Client({ connectionString: empty.url });
+    await client.connect();
+    const embedded = { config: testConfig(), databaseUrl: empty.url };
+    expect(await checkMigrations(client, embedded as never)).toMatchObject({
+      status: 'failed',
+      advice: expect.stringContaining('annals migrate --baseline'),
+    });
+    await client.end();
     await empty.sql('DROP TABLE "AI_Agent"');
     await empty.drop();
   });

@@ -7,7 +7,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { removeFolder } from './support/files.ts';
-import { openQueues } from './support/pipeline.ts';
+import type { QueueLocation } from '../src/queues/backend.ts';
+import { drained, openQueues, testWorkers } from './support/pipeline.ts';
 import { ROOT, run } from './support/process.ts';
 import { createUserAndAgent } from './service/fixture.ts';
 
@@ -43,23 +44,30 @@ afterAll(async () => {
   await db.drop();
 });
 
-it('emitting from an agent hands four events to the queues', async () => {
+it('emitting from an agent, and the workers, make a row of each event', async () => {
   expect(await runSnippet('Emit from an agent')).toMatchObject({ code: 0, stderr: '' });
-  const queues = openQueues({ kind: 'postgres', url: db.url, prefix: 'annals' });
+  const location: QueueLocation = { kind: 'postgres', url: db.url, prefix: 'annals' };
+  const queues = openQueues(location);
   for (const kind of ['session-event', 'memory-access', 'transition', 'metrics'] as const) {
     const [job] = await queues[kind].getWaiting();
     expect(job?.data.events).toHaveLength(1);
   }
+  const workers = await testWorkers(db, location);
+  await drained(queues);
+  await workers.stop(5000);
   await queues.close();
+  expect(await db.prisma.sessionEvent.count()).toBe(1);
+  expect(await db.prisma.memoryAccess.count()).toBe(1);
+  expect(await db.prisma.stateTransition.count()).toBe(1);
+  expect(await db.prisma.sessionMetric.count()).toBe(1);
 });
 
 it('using the service stores what it says', async () => {
   expect(await runSnippet('Use the service')).toMatchObject({ code: 0, stderr: '' });
   expect(
     await db.sql(
-      `SELECT "status", "qualityScore" FROM "AgentSession" WHERE "sessionId" = 'session-id'`,
+      `SELECT "status", "qualityScore" FROM "AgentSession" WHERE "sessionId" = 'another-session'`,
     ),
   ).toEqual([{ status: 'completed', qualityScore: 0.9 }]);
-  expect(await db.prisma.moduleState.count()).toBe(1);
-  expect(await db.prisma.interactionMemory.count()).toBe(1);
+  expect(await db.prisma.sessionMetric.count({ where: { metricType: 'turns' } })).toBe(1);
 });

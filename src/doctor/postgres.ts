@@ -78,7 +78,7 @@ export const checkMigrations: PostgresCheck = async (_, { config, databaseUrl })
   if (applied.length === 0 && !baselineNeeded) {
     return warning('the database is empty', 'npx annals migrate (or the first worker) fills it.');
   }
-  if (config.DATABASE_URL === undefined) {
+  if (config.DATABASE_URL === undefined && !baselineNeeded) {
     return warning(`${pending.length} pending`, 'The next command that writes applies them.');
   }
   return failed(

@@ -47,9 +47,15 @@ async function print(
   await inEnvironment({ ...options, needs: 'queue' }, async (environment) => {
     const queues = await openEventQueues(environment.queue, environment.closer);
     let count = 0;
+    const missing = new Set(read.filter.ids);
     for await (const letter of lettersIn(environment, queues, read)) {
       if (!(await write(`${format(letter)}\n`))) break;
+      missing.delete(letter.id);
       count++;
+    }
+    if (missing.size > 0 && count < read.limit) {
+      environment.say(`Not there, or not meant by the other options: ${[...missing].join(', ')}`);
+      return 1;
     }
     if (count === 0) environment.say(NONE);
     else if (count === read.limit) {

@@ -9,7 +9,9 @@ import { UsageError } from '../../errors.ts';
 export async function exec(name: string, args: readonly string[]): Promise<void> {
   const servers = await openServers(loadConfig(), console.error);
   const { databaseUrl, queue } = servers;
-  const child = spawn(name, args, {
+  // What some put between a command of ours and one of theirs.
+  const own = args[0] === '--' ? args.slice(1) : args;
+  const child = spawn(name, own, {
     stdio: 'inherit',
     env: {
       ...process.env,
