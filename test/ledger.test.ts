@@ -141,6 +141,7 @@ it('counts each event once while batches are written, accounts closed and figure
   const { prisma, run } = openDatabase(db.url, { poolSize: 6 });
   const [writers, producers] = [[1, 2, 3].map((n) => eventId(n, 9)), [1, 2].map((n) => eventId(n))];
   const [perWriter, perBatch] = [60, 5];
+  let closings = 0;
   let isWriting = true;
   const write = async (writer: string, index: number) => {
     for (let batch = 0; batch < perWriter; batch++) {
@@ -152,13 +153,13 @@ it('counts each event once while batches are written, accounts closed and figure
       const producer = { id, accepted: 5 * (batch + 1), dropped: 0 };
       const piece = { events: listOf('metrics', events), from: 0, to: perBatch, producer };
       await createWrite(run, 'metrics', writer)(toBatch([piece]));
+      while (closings < batch / 8) await sleep(1); // however slow the machine, both go on together
     }
   };
   const during = async (work: () => Promise<unknown>) => {
     while (isWriting) await work();
   };
   let last = { accepted: 0, committed: 0 };
-  let closings = 0;
   const others = Promise.all([
     during(() => age(2)),
     ...[1, 2].map(() =>

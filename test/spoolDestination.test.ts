@@ -65,16 +65,22 @@ it('says what it is for, without credentials', () => {
 /** What is spooled for `away`, where nobody is, must not come to `there`. */
 async function expectApart(away: QueueLocation, there: QueueLocation): Promise<void> {
   const spool = mkdtempSync(join(folder, 'spool-'));
-  const env = { ANNALS_SPOOL_DIR: spool, ANNALS_SPOOL_AFTER_MS: '200' };
-  const emit = async (queue: QueueLocation, n: number, deadlineMs: number) => {
-    const producer = testProducer(queue, { env });
+  const emit = async (
+    queue: QueueLocation,
+    n: number,
+    deadlineMs: number,
+    spoolAfterMs: number,
+  ) => {
+    const producer = testProducer(queue, {
+      env: { ANNALS_SPOOL_DIR: spool, ANNALS_SPOOL_AFTER_MS: String(spoolAfterMs) },
+    });
     producer.emit('memory-access', sample('memory-access', n) as never);
     await producer.close({ deadlineMs });
     return producer.stats();
   };
-  expect(await emit(away, 1, 500)).toMatchObject({ spooled: 1 });
+  expect(await emit(away, 1, 500, 200)).toMatchObject({ spooled: 1 });
   const [left] = segmentFiles(spool);
-  expect(await emit(there, 2, 10_000)).toMatchObject({ delivered: 1, adopted: 0 });
+  expect(await emit(there, 2, 10_000, 10_000)).toMatchObject({ delivered: 1, adopted: 0 });
   expect(segmentFiles(spool)).toEqual([left]);
   expect(await queuedIds(there)).toEqual([eventId(2, 1)]);
 }
