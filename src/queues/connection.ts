@@ -1,5 +1,4 @@
 import {
-  createPostgresBackend,
   createRedisBackend,
   type BackendFactory,
   type ConnectionOptions,
@@ -11,7 +10,8 @@ import pg from 'pg';
 import { Connection, KEEP_ALIVE } from '../database/connection.ts';
 import { flattenJson } from '../json.ts';
 import { isOutage } from '../outage.ts';
-import { createPatientPostgresBackend } from './patient.ts';
+import { createProducerBackend } from './producerBackend.ts';
+import { createWorkerBackend } from './workerBackend.ts';
 
 /** Where the queues live. `prefix` is the key prefix in Redis and the schema in PostgreSQL. */
 export interface QueueLocation {
@@ -126,8 +126,8 @@ export function connect(
     prefix: location.prefix,
     // The classes of BullMQ are typed by their back end, and code that takes either needs one type.
     factory: (role === 'worker'
-      ? createPatientPostgresBackend
-      : createPostgresBackend) as unknown as BackendFactory<RedisQueueBackend>,
+      ? createWorkerBackend
+      : createProducerBackend) as unknown as BackendFactory<RedisQueueBackend>,
   };
 }
 

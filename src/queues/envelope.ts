@@ -75,7 +75,7 @@ export const ENVELOPE_BYTES = packEnvelope([], {
 
 const UUID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}';
 
-/** How an envelope begins and ends as `packEnvelope` writes it, and as BullMQ has it from `jsonb`. */
+/** How an envelope begins and ends as `packEnvelope` writes it, and as `jsonb` has it. */
 const WRITTEN = [
   {
     head: new RegExp(
@@ -84,8 +84,10 @@ const WRITTEN = [
     tail: /\]\}$/,
   },
   {
-    head: /^\{"v":1,"events":\[/,
-    tail: new RegExp(`\\](?:,"producer":\\{"id":"${UUID}","dropped":\\d+,"accepted":\\d+\\})?\\}$`),
+    head: /^\{"v": 1, "events": \[/,
+    tail: new RegExp(
+      `\\](?:, "producer": \\{"id": "${UUID}", "dropped": \\d+, "accepted": \\d+\\})?\\}$`,
+    ),
   },
 ] as const;
 

@@ -1,0 +1,175 @@
+import {
+  assertSchemaCompatibility,
+  PostgresConnection,
+  PostgresQueueBackend,
+  type BackendFactory,
+  type JobJson,
+  type PostgresConnectionOptions,
+} from 'bullmq';
+import pg from 'pg';
+
+import { Connection } from '../database/connection.ts';
+import { outlast } from '../outage.ts';
+import { GatheredCalls } from './gather.ts';
+
+/** Statements that hand out a job. */
+const CLAIM = /\bmove_to_(?:active|completed_fetch|failed_fetch)\(/;
+
+/** The one of them that completes another job first. */
+const COMPLETION = /\bmove_to_completed_fetch\(/;
+
+/** Columns of a job that are parsed, unlike its data. */
+const PARSED = ['opts', 'progress', 'return_value', 'stacktrace'] as const;
+
+/** Leaves `jsonb` as the text that it came as. */
+const UNPARSED = {
+  getTypeParser: (oid: number, format?: 'text' | 'binary'): unknown =>
+    oid === pg.types.builtins.JSONB ? (text: string) => text : pg.types.getTypeParser(oid, format),
+};
+
+/**
+ * BullMQ's connection to PostgreSQL for workers. As BullMQ's client of Redis does by itself, it
+ * keeps calls back while the server is away, rather than failing them: BullMQ takes the failure of
+ * a call that completes a job for a failure of the job, and repeats a failed fetch without a pause.
+ *
+ * A call whose answer was lost is made again. What it does then is harmless: a job that is
+ * finished already cannot be finished again (BullMQ says so, and the worker goes on), and a job
+ * that was handed out to nobody is found when its lock has expired.
+ */
+class PatientConnection extends PostgresConnection {
+  /** The text of a job's data, by its options, which BullMQ hands on as they are. */
+  readonly dataOf = new WeakMap<object, string>();
+  readonly #ended = new AbortController();
+  #ready: Promise<void> | undefined;
+  #isAway = false;
+
+  constructor(options: PostgresConnectionOptions) {
+    super(options);
+    this.on('error', () => (this.#isAway = true)); // idle connections report an outage as well
+    // BullMQ opens the connection on which it listens by itself, in a module that it keeps here.
+    Object.assign(this, { pgModule: { Client: Connection } });
+    const pool = this.pool as pg.Pool;
+    const query = pool.query.bind(pool) as (config: pg.QueryConfig) => Promise<pg.QueryResult>;
+    const claim = async (text: string, values: unknown[]) => {
+      const answer = await this.#outlast(() => query({ text, values, types: UNPARSED }));
+      for (const row of answer.rows as Record<string, unknown>[]) this.#read(row);
+      return answer;
+    };
+    const completions = new GatheredCalls({
+      name: 'move_to_completed_fetch',
+      run: claim,
+      prepare: trimOnce,
+    });
+    this.pool.query = ((text: string, params: unknown[] = []) => {
+      if (COMPLETION.test(text)) return completions.call(params);
+      if (CLAIM.test(text)) return claim(text, params);
+      return this.#outlast(() => query({ text, values: params }));
+    }) as typeof this.pool.query;
+  }
+
+  /**
+   * BullMQ would have the data of each job parsed, written as JSON, and parsed once more. Here it
+   * stays text, which `WorkerBackend` puts where BullMQ would have put what it wrote.
+   */
+  #read(row: Record<string, unknown>): void {
+    for (const column of PARSED) {
+      if (typeof row[column] === 'string') row[column] = JSON.parse(row[column]);
+    }
+    this.dataOf.set(row['opts'] as object, row['data'] as string);
+    row['data'] = null;
+  }
+
+  /** BullMQ's own remembers for ever that the first attempt failed. */
+  override waitUntilReady(): Promise<void> {
+    this.#ready ??= this.#outlast(async () => {
+      const client = await this.pool.connect();
+      try {
+        await assertSchemaCompatibility(client, this.schema);
+      } finally {
+        client.release();
+      }
+    });
+    return this.#ready;
+  }
+
+  override getListenClient(): ReturnType<PostgresConnection['getListenClient']> {
+    return this.#outlast(() => super.getListenClient());
+  }
+
+  override close(): Promise<void> {
+    this.#ended.abort();
+    return super.close();
+  }
+
+  async #outlast<T>(work: () => Promise<T>): Promise<T> {
+    const result = await outlast(work, {
+      signal: this.#ended.signal,
+      onAway: (error) => this.emit('error', error),
+    });
+    if (this.#isAway) this.emit('ready');
+    this.#isAway = false;
+    return result;
+  }
+}
+
+/** Places of arguments of `move_to_completed_fetch`. */
+const [REMOVE_ALL, KEEP_AGE, KEEP_COUNT] = [5, 6, 7];
+
+/**
+ * Of completions in one transaction the last one that keeps its job removes all that are too many:
+ * each of the others would look through them for nothing. Nor can two workers then wait for each
+ * other: what a completion locks besides is its own worker's (the job it completes) or skipped by
+ * others (the job it hands out), and the removal comes last, in the order of one index.
+ */
+function trimOnce(completions: unknown[][]): unknown[][] {
+  const last = completions.findLastIndex((args) => args[REMOVE_ALL] !== true);
+  return completions.map((args, index) =>
+    index === last ? args : args.with(KEEP_AGE, null).with(KEEP_COUNT, null),
+  );
+}
+
+/** A job as it is handed out, if there is one: itself, its id, and how long there is to wait. */
+type Claim = [JobJson | null, ...unknown[]];
+
+class WorkerBackend extends PostgresQueueBackend {
+  readonly #dataOf: PatientConnection['dataOf'];
+
+  constructor(
+    connection: PatientConnection,
+    ...[name, opts]: Parameters<BackendFactory<PostgresQueueBackend, PostgresConnectionOptions>>
+  ) {
+    super(connection, name, opts, true, name);
+    this.#dataOf = connection.dataOf;
+  }
+
+  override async moveToActive(
+    ...args: Parameters<PostgresQueueBackend['moveToActive']>
+  ): Promise<unknown[]> {
+    return this.#withData(await super.moveToActive(...args));
+  }
+
+  override async moveToCompleted(
+    ...args: Parameters<PostgresQueueBackend['moveToCompleted']>
+  ): ReturnType<PostgresQueueBackend['moveToCompleted']> {
+    const { result, finishedOn } = await super.moveToCompleted(...args);
+    return { result: result && this.#withData(result), finishedOn };
+  }
+
+  override async moveToFailed(
+    ...args: Parameters<PostgresQueueBackend['moveToFailed']>
+  ): ReturnType<PostgresQueueBackend['moveToFailed']> {
+    const { result, finishedOn } = await super.moveToFailed(...args);
+    return { result: result && this.#withData(result), finishedOn };
+  }
+
+  #withData(claim: unknown[]): unknown[] {
+    const [job, ...rest] = claim as Claim;
+    return job ? [{ ...job, data: this.#dataOf.get(job.opts) }, ...rest] : claim;
+  }
+}
+
+/** A back end on PostgreSQL for workers. It reports outages as `error` and their end as `ready`. */
+export const createWorkerBackend: BackendFactory<
+  PostgresQueueBackend,
+  PostgresConnectionOptions
+> = (name, opts) => new WorkerBackend(new PatientConnection(opts.connection), name, opts);

@@ -1,0 +1,137 @@
+import type { Job } from 'bullmq';
+import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+
+import {
+  openProducerQueue,
+  openQueue,
+  openWorker,
+  prepareQueues,
+  type EventWorker,
+  type QueueLocation,
+} from '../src/queues/backend.ts';
+import { textOf } from '../src/queues/steadyWorker.ts';
+import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
+
+let db: EmptyDatabase;
+let location: QueueLocation;
+const kind = 'metrics';
+
+beforeAll(async () => {
+  db = await createEmptyDatabase();
+  location = { kind: 'postgres', url: db.url, prefix: 'jobs' };
+});
+afterAll(() => db.drop());
+beforeEach(async () => {
+  await db.sql('DROP SCHEMA IF EXISTS jobs CASCADE');
+  await prepareQueues(location);
+});
+
+async function add(texts: string[]): Promise<Job[]> {
+  const queue = openProducerQueue(location, kind);
+  try {
+    return await queue.addBulk(texts.map((data) => ({ name: kind, data })));
+  } finally {
+    await queue.close();
+  }
+}
+
+const numbered = (count: number) =>
+  Array.from({ length: count }, (_, n) => `{"v":1,"events":[${n}]}`);
+
+/** A worker that holds jobs until so many are there, and then lets go of all of them at once. */
+function gather(count: number, onHeld: (jobs: Job[]) => Promise<unknown> = async () => {}) {
+  const held: Job[] = [];
+  const errors: string[] = [];
+  const completed: string[] = [];
+  let release: () => void;
+  const released = new Promise<void>((resolve) => (release = resolve));
+  const worker: EventWorker = openWorker(
+    location,
+    kind,
+    async (job) => {
+      held.push(job);
+      if (held.length === count) void onHeld(held).then(release);
+      await released;
+      return { committed: 1 };
+    },
+    { concurrency: count },
+  );
+  worker.on('error', (error) => errors.push(error.message));
+  worker.on('completed', ({ id }) => completed.push(id!));
+  return { worker, held, errors, completed };
+}
+
+it('takes many jobs at once in their order, and makes no temporary tables for it', async () => {
+  const added = await add(numbered(11));
+  const queue = openQueue(location, kind);
+  const waiting = await queue.getWaiting();
+  expect(waiting.map(({ data }) => data.events)).toEqual(Array.from({ length: 11 }, (_, n) => [n]));
+  expect(waiting.map(({ id }) => id)).toEqual(added.map(({ id }) => id));
+  await queue.close();
+  expect(await db.sql(`SELECT 1 FROM pg_namespace WHERE nspname LIKE 'pg_temp%'`)).toEqual([]);
+});
+
+it('takes jobs of their own id once, and those that wait for a time or have a rank', async () => {
+  const queue = openProducerQueue(location, kind);
+  const data = '{}';
+  await queue.addBulk([
+    { name: kind, data, opts: { jobId: 'one' } },
+    { name: kind, data, opts: { jobId: 'one' } },
+    { name: kind, data, opts: { delay: 60_000 } },
+    { name: kind, data, opts: { priority: 3 } },
+    { name: kind, data, opts: { deduplication: { id: 'same' } } },
+    { name: kind, data, opts: { deduplication: { id: 'same' } } },
+  ]);
+  expect(await queue.getJobCounts()).toMatchObject({ waiting: 2, delayed: 1, prioritized: 1 });
+  await queue.close();
+});
+
+it('completes the jobs of a batch in one transaction, hands out as many, and keeps ten', async () => {
+  await add(numbered(24));
+  const { worker, held, errors, completed } = gather(12);
+  await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(24);
+  await worker.close();
+  expect(held.map(({ data }) => data.events[0]).toSorted((a, b) => a - b)).toEqual(
+    Array.from({ length: 24 }, (_, n) => n),
+  );
+  expect(errors).toEqual([]);
+  const kept = await db.sql(
+    `SELECT count(*)::int AS jobs, count(DISTINCT xmin::text)::int AS transactions,
+       bool_and(return_value = '{"committed": 1}') AS told FROM jobs.job`,
+  );
+  expect(kept).toEqual([{ jobs: 10, transactions: expect.any(Number), told: true }]);
+  expect(kept[0].transactions).toBeLessThan(10);
+});
+
+it('completes the others where one of them can not be completed', async () => {
+  const [gone, ...others] = await add(numbered(6));
+  const { worker, errors, completed } = gather(6, () =>
+    db.sql('DELETE FROM jobs.job WHERE id = $1', [gone!.id]),
+  );
+  await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(5);
+  await worker.close();
+  expect(completed.toSorted()).toEqual(others.map(({ id }) => id).toSorted());
+  // BullMQ tries to fail what it could not complete, and says so twice.
+  expect(new Set(errors)).toEqual(new Set([`Missing key for job ${gone!.id}. moveToFinished`]));
+});
+
+it('hands a worker the data of a job as it is stored, and parsed', async () => {
+  const events = [
+    '{"number":1e400,"text":"a \\"quoted\\" \\\\ \\u0001 \u{1F642}","none":null}',
+    `${'['.repeat(3000)}1${']'.repeat(3000)}`,
+  ];
+  await add(events.map((event) => `{"v":1,"events":[${event}]}`));
+  const { worker, held, errors } = gather(2);
+  await expect.poll(() => held.length, { timeout: 20_000 }).toBe(2);
+  await worker.close();
+  const [first, second] = held;
+  const stored = await db.sql('SELECT data::text AS text FROM jobs.job WHERE id = $1', [first!.id]);
+  expect(textOf(first!)).toBe(stored[0].text);
+  expect(first!.data).toEqual({
+    v: 1,
+    events: [{ number: Infinity, text: 'a "quoted" \\ \u0001 \u{1F642}', none: null }],
+  });
+  // What is nested too deeply to be written again is text from some depth on.
+  expect(JSON.stringify(second!.data).length).toBeGreaterThan(6000);
+  expect(errors).toEqual([]);
+});
