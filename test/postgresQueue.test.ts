@@ -110,7 +110,7 @@ it('completes the others where one of them can not be completed', async () => {
   );
   await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(5);
   await worker.close();
-  expect(completed.toSorted()).toEqual(others.map(({ id }) => id).toSorted());
+  expect(new Set(completed)).toEqual(new Set(others.map(({ id }) => id)));
   // BullMQ tries to fail what it could not complete, and says so twice.
   expect(new Set(errors)).toEqual(new Set([`Missing key for job ${gone!.id}. moveToFinished`]));
 });

@@ -117,9 +117,10 @@ const [REMOVE_ALL, KEEP_AGE, KEEP_COUNT] = [5, 6, 7];
 
 /**
  * Of completions in one transaction the last one that keeps its job removes all that are too many:
- * each of the others would look through them for nothing. Nor can two workers then wait for each
- * other: what a completion locks besides is its own worker's (the job it completes) or skipped by
- * others (the job it hands out), and the removal comes last, in the order of one index.
+ * each of the others would look through them for nothing. Two workers hardly ever wait for each
+ * other then: what a completion locks besides is its own worker's (the job it completes) or skipped
+ * by others (the job it hands out), and the removals come last, each in one order. If they do,
+ * PostgreSQL ends one of the two, and `outlast` makes its call again.
  */
 function trimOnce(completions: unknown[][]): unknown[][] {
   const last = completions.findLastIndex((args) => args[REMOVE_ALL] !== true);
