@@ -101,6 +101,23 @@ export function flattenJson(text: string, maxDepth = MAX_READABLE_DEPTH): string
   return flat + text.slice(done);
 }
 
+/** A number beyond 1.8e308 as PostgreSQL's jsonb prints it: with all of its digits. */
+const OVERLONG_NUMBER = /\d{309}/;
+
+/**
+ * Parses JSON as PostgreSQL prints it, into what can be written again: a number that is too large
+ * for JavaScript would become `null`, a right value of many fields. As the string 'Infinity' it is
+ * refused for what it is. What is nested too deeply is text, see `flattenJson`.
+ */
+export function parseJsonb(text: string): unknown {
+  const flat = flattenJson(text);
+  return OVERLONG_NUMBER.test(flat)
+    ? JSON.parse(flat, (_, value: unknown) =>
+        value === Infinity || value === -Infinity ? String(value) : value,
+      )
+    : JSON.parse(flat);
+}
+
 /** Where the string that begins at `start` ends: at a quote after an even number of backslashes. */
 function endOfString(text: string, start: number): number {
   for (let end = text.indexOf('"', start + 1); end >= 0; end = text.indexOf('"', end + 1)) {

@@ -135,3 +135,12 @@ it('hands a worker the data of a job as it is stored, and parsed', async () => {
   expect(JSON.stringify(second!.data).length).toBeGreaterThan(6000);
   expect(errors).toEqual([]);
 });
+
+it('hands out a job whatever its options are', async () => {
+  await add(numbered(2));
+  await db.sql(`UPDATE jobs.job SET opts = CASE id WHEN '1' THEN '7'::jsonb ELSE 'null' END`);
+  const { worker, errors, completed } = gather(2);
+  await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(2);
+  await worker.close();
+  expect(errors).toEqual([]);
+});

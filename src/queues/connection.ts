@@ -8,7 +8,7 @@ import { Redis } from 'ioredis';
 import pg from 'pg';
 
 import { Connection, KEEP_ALIVE } from '../database/connection.ts';
-import { flattenJson } from '../json.ts';
+import { parseJsonb } from '../json.ts';
 import { isOutage } from '../outage.ts';
 import { createProducerBackend } from './producerBackend.ts';
 import { createWorkerBackend } from './workerBackend.ts';
@@ -131,23 +131,10 @@ export function connect(
   };
 }
 
-/** A number beyond 1.8e308 as PostgreSQL's jsonb prints it: with all of its digits. */
-const OVERLONG_NUMBER = /\d{309}/;
-
 /**
  * Parses what PostgreSQL sends. BullMQ reads a job's data as parsed JSON and stringifies it again,
- * which would turn a number that is too large for JavaScript into `null`, a right value of many
- * fields. As the string 'Infinity' it is refused for what it is. For what is nested too deeply to
- * be stringified see `flattenJson`.
+ * so it is parsed in a way that survives this.
  */
 function parserOf(oid: number, format?: 'text' | 'binary'): unknown {
-  if (oid !== pg.types.builtins.JSONB) return pg.types.getTypeParser(oid, format);
-  return (text: string) => {
-    const flat = flattenJson(text);
-    return OVERLONG_NUMBER.test(flat)
-      ? JSON.parse(flat, (_, value: unknown) =>
-          value === Infinity || value === -Infinity ? String(value) : value,
-        )
-      : JSON.parse(flat);
-  };
+  return oid === pg.types.builtins.JSONB ? parseJsonb : pg.types.getTypeParser(oid, format);
 }

@@ -9,6 +9,7 @@ import {
 import pg from 'pg';
 
 import { Connection } from '../database/connection.ts';
+import { parseJsonb } from '../json.ts';
 import { outlast } from '../outage.ts';
 import { GatheredCalls } from './gather.ts';
 
@@ -73,9 +74,12 @@ class PatientConnection extends PostgresConnection {
    */
   #read(row: Record<string, unknown>): void {
     for (const column of PARSED) {
-      if (typeof row[column] === 'string') row[column] = JSON.parse(row[column]);
+      if (typeof row[column] === 'string') row[column] = parseJsonb(row[column]);
     }
-    this.dataOf.set(row['opts'] as object, row['data'] as string);
+    // Whatever a foreign producer has written for options, they are an object from here on.
+    const opts = { ...(row['opts'] as object | null) };
+    row['opts'] = opts;
+    this.dataOf.set(opts, row['data'] as string);
     row['data'] = null;
   }
 
