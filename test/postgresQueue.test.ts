@@ -86,35 +86,6 @@ it('takes jobs of their own id once, and those that wait for a time or have a ra
   await queue.close();
 });
 
-it('completes the jobs of a batch in one transaction, hands out as many, and keeps ten', async () => {
-  await add(numbered(24));
-  const { worker, held, errors, completed } = gather(12);
-  await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(24);
-  await worker.close();
-  expect(held.map(({ data }) => data.events[0]).toSorted((a, b) => a - b)).toEqual(
-    Array.from({ length: 24 }, (_, n) => n),
-  );
-  expect(errors).toEqual([]);
-  const kept = await db.sql(
-    `SELECT count(*)::int AS jobs, count(DISTINCT xmin::text)::int AS transactions,
-       bool_and(return_value = '{"committed": 1}') AS told FROM jobs.job`,
-  );
-  expect(kept).toEqual([{ jobs: 10, transactions: expect.any(Number), told: true }]);
-  expect(kept[0].transactions).toBeLessThan(10);
-});
-
-it('completes the others where one of them can not be completed', async () => {
-  const [gone, ...others] = await add(numbered(6));
-  const { worker, errors, completed } = gather(6, () =>
-    db.sql('DELETE FROM jobs.job WHERE id = $1', [gone!.id]),
-  );
-  await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(5);
-  await worker.close();
-  expect(new Set(completed)).toEqual(new Set(others.map(({ id }) => id)));
-  // BullMQ tries to fail what it could not complete, and says so twice.
-  expect(new Set(errors)).toEqual(new Set([`Missing key for job ${gone!.id}. moveToFinished`]));
-});
-
 it('hands a worker the data of a job as it is stored, and parsed', async () => {
   const events = [
     '{"number":1e400,"text":"a \\"quoted\\" \\\\ \\u0001 \u{1F642}","none":null}',

@@ -11,13 +11,9 @@ import pg from 'pg';
 import { Connection } from '../database/connection.ts';
 import { parseJsonb } from '../json.ts';
 import { outlast } from '../outage.ts';
-import { GatheredCalls } from './gather.ts';
 
 /** Statements that hand out a job. */
 const CLAIM = /\bmove_to_(?:active|completed_fetch|failed_fetch)\(/;
-
-/** The one of them that completes another job first. */
-const COMPLETION = /\bmove_to_completed_fetch\(/;
 
 /** Columns of a job that are parsed, unlike its data. */
 const PARSED = ['opts', 'progress', 'return_value', 'stacktrace'] as const;
@@ -56,13 +52,7 @@ class PatientConnection extends PostgresConnection {
       for (const row of answer.rows as Record<string, unknown>[]) this.#read(row);
       return answer;
     };
-    const completions = new GatheredCalls({
-      name: 'move_to_completed_fetch',
-      run: claim,
-      prepare: trimOnce,
-    });
     this.pool.query = ((text: string, params: unknown[] = []) => {
-      if (COMPLETION.test(text)) return completions.call(params);
       if (CLAIM.test(text)) return claim(text, params);
       return this.#outlast(() => query({ text, values: params }));
     }) as typeof this.pool.query;
@@ -114,23 +104,6 @@ class PatientConnection extends PostgresConnection {
     this.#isAway = false;
     return result;
   }
-}
-
-/** Places of arguments of `move_to_completed_fetch`. */
-const [REMOVE_ALL, KEEP_AGE, KEEP_COUNT] = [5, 6, 7];
-
-/**
- * Of completions in one transaction the last one that keeps its job removes all that are too many:
- * each of the others would look through them for nothing. Two workers hardly ever wait for each
- * other then: what a completion locks besides is its own worker's (the job it completes) or skipped
- * by others (the job it hands out), and the removals come last, each in one order. If they do,
- * PostgreSQL ends one of the two, and `outlast` makes its call again.
- */
-function trimOnce(completions: unknown[][]): unknown[][] {
-  const last = completions.findLastIndex((args) => args[REMOVE_ALL] !== true);
-  return completions.map((args, index) =>
-    index === last ? args : args.with(KEEP_AGE, null).with(KEEP_COUNT, null),
-  );
 }
 
 /** A job as it is handed out, if there is one: itself, its id, and how long there is to wait. */
