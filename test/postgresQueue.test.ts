@@ -9,8 +9,10 @@ import {
   type EventWorker,
   type QueueLocation,
 } from '../src/queues/backend.ts';
+import { openEnvelope, packEnvelope } from '../src/queues/envelope.ts';
 import { textOf } from '../src/queues/steadyWorker.ts';
 import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
+import { encodedSample } from './support/events.ts';
 
 let db: EmptyDatabase;
 let location: QueueLocation;
@@ -38,8 +40,8 @@ async function add(texts: string[]): Promise<Job[]> {
 const numbered = (count: number) =>
   Array.from({ length: count }, (_, n) => `{"v":1,"events":[${n}]}`);
 
-/** A worker that holds jobs until so many are there, and then lets go of all of them at once. */
-function gather(count: number, onHeld: (jobs: Job[]) => Promise<unknown> = async () => {}) {
+/** A worker that holds the jobs it is given until so many are there. */
+function hold(count: number) {
   const held: Job[] = [];
   const errors: string[] = [];
   const completed: string[] = [];
@@ -50,7 +52,7 @@ function gather(count: number, onHeld: (jobs: Job[]) => Promise<unknown> = async
     kind,
     async (job) => {
       held.push(job);
-      if (held.length === count) void onHeld(held).then(release);
+      if (held.length === count) release();
       await released;
       return { committed: 1 };
     },
@@ -92,7 +94,7 @@ it('hands a worker the data of a job as it is stored, and parsed', async () => {
     `${'['.repeat(3000)}1${']'.repeat(3000)}`,
   ];
   await add(events.map((event) => `{"v":1,"events":[${event}]}`));
-  const { worker, held, errors } = gather(2);
+  const { worker, held, errors } = hold(2);
   await expect.poll(() => held.length, { timeout: 20_000 }).toBe(2);
   await worker.close();
   const [first, second] = held;
@@ -103,14 +105,30 @@ it('hands a worker the data of a job as it is stored, and parsed', async () => {
     events: [{ number: Infinity, text: 'a "quoted" \\ \u0001 \u{1F642}', none: null }],
   });
   // What is nested too deeply to be written again is text from some depth on.
-  expect(JSON.stringify(second!.data).length).toBeGreaterThan(6000);
+  const [opened] = /\[+/.exec(JSON.stringify(second!.data))!;
+  expect(opened.length).toBeLessThan(1000);
   expect(errors).toEqual([]);
+});
+
+it("takes the events' JSON out of a producer's job as PostgreSQL prints it", async () => {
+  const samples = [1, 2].map((n) => encodedSample(kind, n));
+  const ledger = { id: '0190f3b0-0000-7000-8000-000000000001', accepted: 12, dropped: 3 };
+  for (const envelope of [packEnvelope(samples, ledger), packEnvelope(samples)]) {
+    const [{ text }] = await db.sql('SELECT $1::jsonb::text AS text', [envelope]);
+    const [{ printed }] = await db.sql(
+      `SELECT string_agg(event::text, ', ' ORDER BY place) AS printed
+       FROM jsonb_array_elements($1::jsonb -> 'events') WITH ORDINALITY AS e (event, place)`,
+      [envelope],
+    );
+    const { valid } = openEnvelope(kind, JSON.parse(text), text);
+    expect(valid.json(0, valid.length)).toBe(printed);
+  }
 });
 
 it('hands out a job whatever its options are', async () => {
   await add(numbered(2));
   await db.sql(`UPDATE jobs.job SET opts = CASE id WHEN '1' THEN '7'::jsonb ELSE 'null' END`);
-  const { worker, errors, completed } = gather(2);
+  const { worker, errors, completed } = hold(2);
   await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(2);
   await worker.close();
   expect(errors).toEqual([]);

@@ -6,8 +6,8 @@ import {
 } from 'bullmq';
 
 /**
- * Jobs in one statement at most. The server parses all of a statement's JSON before it adds any: for
- * 16 jobs of 500 events that is tens of megabytes, which take a third more of its time than four.
+ * Jobs in one statement at most. The server parses all of a statement's JSON before it adds any: 16
+ * jobs of 500 events take a third more of its time, each, than four do (docs/performance.md).
  */
 const MAX_JOBS = 4;
 
