@@ -284,6 +284,9 @@ describeOutages('redis', (bench) => {
     await sleep(500);
     await bench.redis.restart();
     await bench.expectFewLines('Redis');
+    // Each queue says by itself that its Redis is back.
+    const said = (what: RegExp) => bench.lines.filter(({ msg }) => what.test(msg)).length;
+    await expect.poll(() => said(/ is back after /) - said(/ is away/)).toBe(0);
     bench.lines.splice(0);
     await sleep(20_000); // longer than a connection may be silent, by the timers of the old ones
     expect(bench.lines).toEqual([]);
