@@ -133,17 +133,21 @@ it('an event is taken, changed and refused as its schema has it', () => {
   expect(taken).toBeGreaterThan(500);
 });
 
-it('a new event is encoded, or refused, as one that brings its id and time', () => {
+it('a new event that is right at first sight is encoded as one that brings its id and time', () => {
+  let taken = 0;
   fc.assert(
     fc.property(events, ([kind, event]) => {
-      const identity = newIdentity();
-      const { id, occurredAt } = identity;
-      expect(outcome(() => encodeNewEvent(kind, event, identity))).toEqual(
-        outcome(() => encodeEvent(kind, { ...event, id, occurredAt })),
+      const encoded = encodeNewEvent(kind, event);
+      if (!encoded) return;
+      taken++;
+      const identity = { id: encoded.id, occurredAt: new Date(encoded.occurredAt).toISOString() };
+      expect(outcome(() => encoded)).toEqual(
+        outcome(() => encodeEvent(kind, { ...event, ...identity })),
       );
     }),
     { numRuns: 2000 },
   );
+  expect(taken).toBeGreaterThan(200);
 });
 
 it('an event of its own id and time is encoded, or refused, with a Date as with its text', () => {
@@ -168,8 +172,30 @@ it('what is not written as JSON is not taken for a field', () => {
   const { sessionId, ...rest } = SAMPLES['session-event'](0);
   const hidden = Object.defineProperty({ ...rest }, 'sessionId', { value: sessionId });
   const inherited = Object.assign(Object.create({ sessionId }) as object, rest);
+  const { id, occurredAt } = newIdentity();
   for (const event of [hidden, inherited]) {
-    const encoded = outcome(() => encodeNewEvent('session-event', event, newIdentity()));
+    expect(encodeNewEvent('session-event', event)).toBeUndefined();
+    const encoded = outcome(() => encodeOwnEvent('session-event', { ...event, id, occurredAt }));
     expect(encoded).toMatch(/sessionId: is missing/);
+  }
+});
+
+it('what a library has given to every object is neither a field nor a fault', () => {
+  const { sessionId, ...rest } = SAMPLES['session-event'](0);
+  const { id, occurredAt } = newIdentity();
+  const encode = (event: object) =>
+    outcome(() => encodeOwnEvent('session-event', { ...event, id, occurredAt }));
+  const how = { enumerable: true, configurable: true, writable: true };
+  const give = (name: string, value: unknown) =>
+    Reflect.defineProperty(Object.prototype, name, { ...how, value });
+  const right = encode({ ...rest, sessionId });
+  try {
+    give('toYaml', () => '');
+    expect(encode({ ...rest, sessionId })).toEqual(right);
+    give('sessionId', sessionId);
+    expect(encodeNewEvent('session-event', rest)).toBeUndefined();
+  } finally {
+    Reflect.deleteProperty(Object.prototype, 'toYaml');
+    Reflect.deleteProperty(Object.prototype, 'sessionId');
   }
 });

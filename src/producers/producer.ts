@@ -10,7 +10,7 @@ import {
   type EventInput,
   type EventKind,
 } from '../queues/events.ts';
-import { newIdentity, type Identity } from '../queues/identity.ts';
+import { newIdentity } from '../queues/identity.ts';
 import type { Producer, ProducerOptions } from './api.ts';
 import { EventBuffer } from './buffer.ts';
 import { Delivery } from './delivery.ts';
@@ -146,18 +146,20 @@ class QueueProducer implements Producer {
 
   emit<K extends EventKind>(kind: K, event: EventInput<K>): string {
     let id: string | undefined;
-    let encoded: EncodedEvent;
+    let encoded: EncodedEvent | undefined;
     try {
-      const identity = isWhole(event) ? event : newIdentity();
-      id = event?.id ?? identity.id;
-      if (this.#closing) throw new InvalidEventError(`${kind} event ${id}: the producer is closed`);
-      if (isNew(event)) encoded = encodeNewEvent(kind, event, identity as Identity);
-      else {
+      if (!this.#closing) encoded = encodeNewEvent(kind, event);
+      if (!encoded) {
+        const identity = isWhole(event) ? event : newIdentity();
+        id = event?.id ?? identity.id;
+        if (this.#closing) {
+          throw new InvalidEventError(`${kind} event ${id}: the producer is closed`);
+        }
         const occurredAt = event?.occurredAt ?? identity.occurredAt;
         encoded = encodeOwnEvent(kind, isWhole(event) ? event : { ...event, id, occurredAt });
       }
     } catch (error) {
-      id ??= newIdentity().id;
+      id ??= (error instanceof InvalidEventError ? error.id : undefined) ?? newIdentity().id;
       // A getter or a toJSON of the caller's may throw anything.
       const invalid =
         error instanceof InvalidEventError
@@ -258,7 +260,3 @@ type OwnIdentity = Parameters<typeof encodeOwnEvent>[1];
 /** Whether id and time are the caller's. */
 const isWhole = (event: { id?: unknown; occurredAt?: unknown }): event is OwnIdentity =>
   typeof event?.id === 'string' && event.occurredAt !== undefined && event.occurredAt !== null;
-
-/** Whether neither id nor time is the caller's, not even an undefined one. */
-const isNew = (event: object | undefined) =>
-  typeof event === 'object' && event !== null && !('id' in event) && !('occurredAt' in event);

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { InvalidEventError } from '../errors.ts';
 import { checkJson, toStorableJson } from '../json.ts';
 import { faultsOf } from './eventFaults.ts';
-import type { Identity } from './identity.ts';
+import { newIdentity } from './identity.ts';
 
 /** Bytes of UTF-8 JSON that one event may take, its id and time included. */
 export const MAX_EVENT_BYTES = 256 * 1024;
@@ -225,13 +225,21 @@ function fitsAll(fields: Fields): Fits {
   const required = [...known.values()].filter(({ isRequired }) => isRequired).length;
   return (event) => {
     let found = 0;
-    for (const name of Object.keys(event)) {
+    // Cheaper than a list of the keys, but for…in tells what is inherited as well.
+    const own = isExtended() ? { __proto__: null, ...event } : event;
+    for (const name in own) {
       const member = known.get(name);
-      if (!member?.fits(event[name])) return false;
+      if (!member?.fits(own[name])) return false;
       if (member.isRequired) found++;
     }
     return found === required;
   };
+}
+
+/** Whether something in this process has given a member to every object, as some old libraries do. */
+function isExtended(): boolean {
+  for (const _ in Object.prototype) return true;
+  return false;
 }
 
 type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never;
@@ -278,20 +286,19 @@ export function encodeEvent(kind: EventKind, event: unknown): EncodedEvent {
 }
 
 /**
- * Does the same for an event that has neither id nor time, and gives it those of `identity`, which
- * need no check.
+ * Gives an event an id and the time that it is now, which need no check, and encodes it, if it has
+ * neither and is right at first sight. Most events that are emitted are.
  *
- * @throws {InvalidEventError} as `encodeEvent` does
+ * @throws {InvalidEventError} when it is too large
  */
-export function encodeNewEvent(kind: EventKind, event: object, identity: Identity): EncodedEvent {
-  const { id, at, occurredAt } = identity;
-  return isPlain(event) && FITS_NEW[kind](event)
-    ? encode(kind, event, id, at, `"id":"${id}","occurredAt":"${occurredAt}",`)
-    : encodeEvent(kind, { ...event, id, occurredAt });
+export function encodeNewEvent(kind: EventKind, event: unknown): EncodedEvent | undefined {
+  if (!isPlain(event) || !FITS_NEW[kind](event)) return undefined;
+  const { id, at, occurredAt } = newIdentity();
+  return encode(kind, event, id, at, `"id":"${id}","occurredAt":"${occurredAt}",`);
 }
 
 /**
- * Does the same for an event whose id and time are the caller's, where the time may be a `Date`.
+ * Does what `encodeEvent` does for an event whose time may be a `Date` as well.
  *
  * @throws {InvalidEventError} as `encodeEvent` does
  */
