@@ -40,8 +40,8 @@ async function add(texts: string[]): Promise<Job[]> {
 const numbered = (count: number) =>
   Array.from({ length: count }, (_, n) => `{"v":1,"events":[${n}]}`);
 
-/** A worker that holds the jobs it is given until so many are there. */
-function hold(count: number) {
+/** A worker that holds the jobs it is given until so many are there, and lets go of all at once. */
+function hold(count: number, onHeld: (jobs: Job[]) => Promise<unknown> = async () => {}) {
   const held: Job[] = [];
   const errors: string[] = [];
   const completed: string[] = [];
@@ -52,7 +52,7 @@ function hold(count: number) {
     kind,
     async (job) => {
       held.push(job);
-      if (held.length === count) release();
+      if (held.length === count) void onHeld(held).then(release);
       await released;
       return { committed: 1 };
     },
@@ -86,6 +86,73 @@ it('takes jobs of their own id once, and those that wait for a time or have a ra
   ]);
   expect(await queue.getJobCounts()).toMatchObject({ waiting: 2, delayed: 1, prioritized: 1 });
   await queue.close();
+});
+
+it('completes the jobs of a batch in one transaction, hands out as many, and keeps ten', async () => {
+  await add(numbered(24));
+  const { worker, held, errors, completed } = hold(12);
+  await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(24);
+  await worker.close();
+  expect(held.map(({ data }) => data.events[0]).toSorted((a, b) => a - b)).toEqual(
+    Array.from({ length: 24 }, (_, n) => n),
+  );
+  expect(errors).toEqual([]);
+  const kept = await db.sql(
+    `SELECT count(*)::int AS jobs, count(DISTINCT xmin::text)::int AS transactions,
+       bool_and(return_value = '{"committed": 1}') AS told FROM jobs.job`,
+  );
+  expect(kept).toEqual([{ jobs: 10, transactions: expect.any(Number), told: true }]);
+  expect(kept[0].transactions).toBeLessThan(10);
+});
+
+it("completes the others in one transaction where some are gone or are no longer the worker's", async () => {
+  const [gone, lost, ...others] = await add(numbered(8));
+  const { worker, errors, completed } = hold(8, async () => {
+    await db.sql('DELETE FROM jobs.job WHERE id = $1', [gone!.id]);
+    await db.sql(`UPDATE jobs.job SET lock_token = 'another' WHERE id = $1`, [lost!.id]);
+  });
+  await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(6);
+  await worker.close();
+  expect(new Set(completed)).toEqual(new Set(others.map(({ id }) => id)));
+  // BullMQ tries to fail what it could not complete, and says so twice.
+  expect(new Set(errors)).toEqual(
+    new Set([
+      `Missing key for job ${gone!.id}. moveToFinished`,
+      `Lock mismatch for job ${lost!.id}. Cmd moveToFinished from active`,
+    ]),
+  );
+  const transactions = await db.sql(
+    `SELECT count(DISTINCT xmin::text)::int AS count FROM jobs.job WHERE state = 'completed'`,
+  );
+  expect(transactions).toEqual([{ count: 1 }]);
+});
+
+it('completes the others while somebody has the row of one, and that one afterwards', async () => {
+  const [first, ...others] = await add(numbered(6));
+  const holder = await db.connect();
+  const { worker, errors, completed } = hold(6, async () => {
+    await holder.query('BEGIN');
+    await holder.query('UPDATE jobs.job SET stalled_marked = true WHERE id = $1', [first!.id]);
+  });
+  await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(5);
+  expect(new Set(completed)).toEqual(new Set(others.map(({ id }) => id)));
+  await holder.query('COMMIT');
+  await holder.end();
+  await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(6);
+  await worker.close();
+  expect(errors).toEqual([]);
+});
+
+it('does not meet those who mark or extend many jobs in a deadlock', async () => {
+  await add(numbered(400));
+  const { worker, errors, completed } = hold(1);
+  worker.concurrency = 16;
+  while (completed.length < 400) {
+    await db.sql(`UPDATE jobs.job SET stalled_marked = NOT stalled_marked
+      WHERE seq IN (SELECT seq FROM jobs.job WHERE state = 'active' ORDER BY seq DESC FOR UPDATE)`);
+  }
+  await worker.close();
+  expect(errors).toEqual([]);
 });
 
 it('hands a worker the data of a job as it is stored, and parsed', async () => {

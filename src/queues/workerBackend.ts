@@ -11,9 +11,13 @@ import pg from 'pg';
 import { Connection } from '../database/connection.ts';
 import { parseJsonb } from '../json.ts';
 import { outlast } from '../outage.ts';
+import { JointCompletions } from './jointCompletions.ts';
 
 /** Statements that hand out a job. */
 const CLAIM = /\bmove_to_(?:active|completed_fetch|failed_fetch)\(/;
+
+/** The one of them that completes another job first. */
+const COMPLETION = /\bmove_to_completed_fetch\(/;
 
 /** Columns of a job that are parsed, unlike its data. */
 const PARSED = ['opts', 'progress', 'return_value', 'stacktrace'] as const;
@@ -52,7 +56,9 @@ class PatientConnection extends PostgresConnection {
       for (const row of answer.rows as Record<string, unknown>[]) this.#read(row);
       return answer;
     };
+    const completions = new JointCompletions(claim);
     this.pool.query = ((text: string, params: unknown[] = []) => {
+      if (COMPLETION.test(text)) return completions.complete(params);
       if (CLAIM.test(text)) return claim(text, params);
       return this.#outlast(() => query({ text, values: params }));
     }) as typeof this.pool.query;
