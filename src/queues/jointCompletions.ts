@@ -60,18 +60,20 @@ export class JointCompletions {
   async #makeAll(): Promise<void> {
     while (this.#waiting.length > 0) {
       const calls = this.#waiting.splice(0, MAX_CALLS);
-      const left = calls.length > 1 ? await this.#makeJointly(calls) : calls;
-      await Promise.all(left.map((call) => this.#makeAlone(call)));
+      // Nobody waits for those that are left: somebody may have the row of one for long.
+      for (const call of await this.#make(calls)) void this.#makeAlone(call);
     }
     this.#isRunning = false;
   }
 
   /**
+   * Makes calls in one statement.
+   *
    * @returns those that were not made: the job is no longer this worker's, or somebody has its row
    *   locked just now, or PostgreSQL refused the statement. BullMQ's function has its own words for
    *   what is wrong, or waits.
    */
-  async #makeJointly(calls: Call[]): Promise<Call[]> {
+  async #make(calls: Call[]): Promise<Call[]> {
     const params: unknown[] = [];
     const place = (value: unknown) => `$${params.push(value)}`;
     // Parts of a UNION ALL are evaluated in their order, each when the one before it has ended.
