@@ -114,12 +114,13 @@ describe('a wrong event', () => {
     };
     producer.transition({ stateId: 's', triggerType: 't', transitionData: thrower });
     producer.transition({ stateId: 's', triggerType: 't', transitionData: new Date(Number.NaN) });
-    producer.sessionEvent({
+    const id = producer.sessionEvent({
       sessionId: 's',
       eventType: 'e',
       eventData: 'x'.repeat(300_000),
       sequence: 1,
     });
+    expect(errors[2]).toMatchObject({ id, message: expect.stringContaining(id) });
     expect(errors.map(({ message }) => message)).toEqual([
       expect.stringContaining('mine'),
       expect.stringContaining('invalid Date'),
