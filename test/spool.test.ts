@@ -104,10 +104,11 @@ describe.each(['redis', 'postgres'] as const)(
         await server.restart();
         emit(producer, 300, 400);
         await reaches(producer, ({ delivered }) => delivered === 400);
-        expect(unique(await queuedIds(location))).toEqual(ids(0, 400));
-        // The files go when the server surely has their events on its disk.
+        // The files go when the server surely has their events on its disk. Until then some may be on
+        // their way again: Redis answers before it writes while an fsync takes long, and was killed.
         await reaches(producer, ({ spooledBytes }) => spooledBytes === 0);
         expect(segmentFiles(spool)).toEqual([]);
+        expect(unique(await queuedIds(location))).toEqual(ids(0, 400));
         await producer.close();
       });
 
