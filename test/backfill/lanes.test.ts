@@ -52,10 +52,11 @@ it('a chunk whose task was lost before it was begun keeps its size', async () =>
 
 it('no tasks pile up in a queue that is paused', async () => {
   await seedPlain(db, 500);
-  await db.work();
+  const worker = await db.work();
   const queue = openTaskQueue(db.location, 'backfill');
   try {
     await queue.pause();
+    await worker.look(); // one that asked before the pause is over
     await db.start({}, [SESSIONS]);
     await sleep(2.5 * TIMINGS.leaseMs);
     expect(await queue.getJobCountByTypes('waiting', 'prioritized', 'delayed')).toBe(0);
