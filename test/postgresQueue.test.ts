@@ -37,6 +37,16 @@ async function add(texts: string[]): Promise<Job[]> {
   }
 }
 
+it('jobs wait compressed with LZ4 where PostgreSQL has it', async () => {
+  await add([packEnvelope(Array.from({ length: 500 }, (_, n) => encodedSample(kind, n)))]);
+  const [{ offered }] = await db.sql(
+    `SELECT 'lz4' = ANY (enumvals) AS offered FROM pg_settings WHERE name = 'default_toast_compression'`,
+  );
+  expect(await db.sql(`SELECT pg_column_compression(data) AS method FROM jobs.job`)).toEqual([
+    { method: offered ? 'lz4' : 'pglz' },
+  ]);
+});
+
 const numbered = (count: number) =>
   Array.from({ length: count }, (_, n) => `{"v":1,"events":[${n}]}`);
 

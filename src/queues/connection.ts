@@ -10,7 +10,7 @@ import pg from 'pg';
 import { Connection, KEEP_ALIVE } from '../database/connection.ts';
 import { parseJsonb } from '../json.ts';
 import { isOutage } from '../outage.ts';
-import { createProducerBackend } from './producerBackend.ts';
+import { createProducerBackend, preferLz4 } from './producerBackend.ts';
 import { createWorkerBackend } from './workerBackend.ts';
 
 /** Where the queues live. `prefix` is the key prefix in Redis and the schema in PostgreSQL. */
@@ -116,7 +116,7 @@ export function connect(
       connectionString: location.url,
       schema: location.prefix,
       max: role === 'producer' ? 2 : 4,
-      ...(role === 'producer' && { query_timeout: COMMAND_TIMEOUT_MS }),
+      ...(role === 'producer' && { query_timeout: COMMAND_TIMEOUT_MS, onConnect: preferLz4 }),
       connectionTimeoutMillis: 5000,
       ...KEEP_ALIVE,
       Client: Connection,

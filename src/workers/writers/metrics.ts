@@ -10,7 +10,7 @@ WITH event AS MATERIALIZED (
   SELECT *, coalesce("agentId", "sessionId") AS "name"
   FROM ROWS FROM (json_to_recordset($1::json) AS (
     "id" uuid, "occurredAt" timestamp(3), "scope" text, "sessionId" text, "agentId" text,
-    "metricType" text, "metricValue" float8, "timeframe" text, "metadata" jsonb
+    "metricType" text, "metricValue" float8, "timeframe" text, "metadata" json
   )) WITH ORDINALITY AS e ("id", "occurredAt", "scope", "sessionId", "agentId",
     "metricType", "metricValue", "timeframe", "metadata", "place")
 ), named AS MATERIALIZED (
@@ -45,7 +45,7 @@ WITH event AS MATERIALIZED (
 ), of_sessions AS (
   INSERT INTO "SessionMetric" ("id", "occurredAt", "sessionId", "metricType", "metricValue",
     "metadata")
-  SELECT e."id", e."occurredAt", p."id", e."metricType", e."metricValue", e."metadata"
+  SELECT e."id", e."occurredAt", p."id", e."metricType", e."metricValue", e."metadata"::jsonb
   FROM event e JOIN parent p ON p."scope" = e."scope" AND p."name" = e."name"
   WHERE e."scope" = 'session'
   ORDER BY e."id"
@@ -55,7 +55,7 @@ WITH event AS MATERIALIZED (
   INSERT INTO "AgentMetric" ("id", "occurredAt", "agentId", "metricType", "metricValue",
     "timeframe", "metadata")
   SELECT e."id", e."occurredAt", p."id", e."metricType", e."metricValue", e."timeframe",
-    e."metadata"
+    e."metadata"::jsonb
   FROM event e JOIN parent p ON p."scope" = e."scope" AND p."name" = e."name"
   WHERE e."scope" = 'agent'
   ORDER BY e."id"

@@ -8,7 +8,7 @@ export const sessionEvent: Writer = {
 WITH event AS MATERIALIZED (
   SELECT *
   FROM ROWS FROM (json_to_recordset($1::json) AS (
-    "id" uuid, "occurredAt" timestamp(3), "sessionId" text, "eventType" text, "eventData" jsonb,
+    "id" uuid, "occurredAt" timestamp(3), "sessionId" text, "eventType" text, "eventData" json,
     "sequence" int, "duration" float8
   )) WITH ORDINALITY AS e ("id", "occurredAt", "sessionId", "eventType", "eventData",
     "sequence", "duration", "place")
@@ -34,7 +34,8 @@ WITH event AS MATERIALIZED (
 ), inserted AS (
   INSERT INTO "SessionEvent" ("id", "occurredAt", "sessionId", "eventType", "eventData",
     "sequence", "duration")
-  SELECT e."id", e."occurredAt", p."id", e."eventType", e."eventData", e."sequence", e."duration"
+  SELECT e."id", e."occurredAt", p."id", e."eventType", e."eventData"::jsonb, e."sequence",
+    e."duration"
   FROM event e JOIN parent p ON p."name" = e."sessionId"
   ORDER BY e."id"
   ${UNLESS_KNOWN}

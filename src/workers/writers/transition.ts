@@ -7,7 +7,7 @@ WITH event AS MATERIALIZED (
   SELECT *
   FROM ROWS FROM (json_to_recordset($1::json) AS (
     "id" uuid, "occurredAt" timestamp(3), "stateId" text, "triggerType" text, "triggerId" text,
-    "transitionData" jsonb, "previousValues" jsonb, "newValues" jsonb
+    "transitionData" json, "previousValues" json, "newValues" json
   )) WITH ORDINALITY AS e ("id", "occurredAt", "stateId", "triggerType", "triggerId",
     "transitionData", "previousValues", "newValues", "place")
 ), found AS MATERIALIZED (
@@ -22,7 +22,7 @@ WITH event AS MATERIALIZED (
   INSERT INTO "StateTransition" ("id", "occurredAt", "stateId", "triggerType", "triggerId",
     "transitionData", "previousValues", "newValues")
   SELECT e."id", e."occurredAt", e."stateId", e."triggerType", e."triggerId",
-    e."transitionData", e."previousValues", e."newValues"
+    e."transitionData"::jsonb, e."previousValues"::jsonb, e."newValues"::jsonb
   FROM event e JOIN parent p ON p."id" = e."stateId"
   ORDER BY e."id"
   ${UNLESS_KNOWN}

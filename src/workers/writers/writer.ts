@@ -37,6 +37,9 @@ export const UNLESS_KNOWN = 'ON CONFLICT ("id") DO NOTHING';
  *    exist. Only rows that this statement really inserted are returned by the insert, and only these
  *    are counted.
  * 4. Nothing depends on the order of arrival: counters are sums, "latest" is `greatest`.
+ *
+ * `json_to_recordset` gives JSON values as `json`, which the insert casts: it holds all memory that
+ * its rows took to make until the last is made, and `jsonb` takes much (docs/performance.md).
  */
 export interface Writer {
   sql: string;
