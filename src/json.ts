@@ -62,8 +62,9 @@ function findFault(value: unknown, depth: number): JsonFault | null {
   }
   // Cheaper than a list of the keys; what the prototype has, if anything, is not written.
   for (const key in value) {
+    if (!Object.hasOwn(value, key)) continue;
     const fault = findFault((value as Record<string, unknown>)[key], depth + 1);
-    if (fault && Object.hasOwn(value, key)) return below(key, fault);
+    if (fault) return below(key, fault);
   }
   return null;
 }
@@ -224,6 +225,12 @@ function canonical(value: unknown): string | undefined {
 export function sha256Hex(text: string): string {
   return createHash('sha256').update(text, 'utf8').digest('hex');
 }
+
+/** What `JSON.stringify` writes in place of a value that says so itself. */
+export const writtenFor = (value: unknown): unknown =>
+  typeof value === 'object' && value !== null && !(value instanceof Date) && hasToJson(value)
+    ? value.toJSON()
+    : value;
 
 function hasToJson(value: object): value is { toJSON(): unknown } {
   return typeof (value as { toJSON?: unknown }).toJSON === 'function';

@@ -32,6 +32,14 @@ it('ids of one process are UUIDv7, all different and ascending', () => {
   expect(timeOf(ids.at(-1)!)).toBeLessThanOrEqual(Date.now());
 });
 
+it('no two ids end alike, of whichever process they are', async () => {
+  const ids = Array.from({ length: IDS }, () => newIdentity().id);
+  vi.resetModules(); // as in another process
+  const other = await import('../src/queues/identity.ts');
+  ids.push(...Array.from({ length: IDS }, () => other.newIdentity().id));
+  expect(new Set(ids.map((id) => id.slice(19))).size).toBe(2 * IDS);
+});
+
 it('they ascend when a millisecond has more than they can count, and when the clock goes back', () => {
   vi.useFakeTimers({ now: Date.now() + 60_000 }); // the clock stands still
   const many = Array.from({ length: 10_000 }, () => newIdentity());
@@ -177,6 +185,24 @@ it('what is not written as JSON is not taken for a field', () => {
     expect(encodeNewEvent('session-event', event)).toBeUndefined();
     const encoded = outcome(() => encodeOwnEvent('session-event', { ...event, id, occurredAt }));
     expect(encoded).toMatch(/sessionId: is missing/);
+  }
+  const asText = { value: () => 'text' };
+  const otherwise = Object.defineProperty({ ...rest, sessionId }, 'toJSON', asText);
+  expect(encodeNewEvent('session-event', otherwise)).toBeUndefined();
+});
+
+it('what is written as nothing is no value of a required field', () => {
+  const event = SAMPLES.transition(0);
+  for (const written of [null, undefined]) {
+    const nothing = { toJSON: () => written };
+    const encode = () =>
+      encodeOwnEvent('transition', {
+        ...event,
+        ...newIdentity(),
+        transitionData: nothing,
+      } as never);
+    expect(encodeNewEvent('transition', { ...event, transitionData: nothing })).toBeUndefined();
+    expect(encode).toThrow(/transitionData: is required/);
   }
 });
 

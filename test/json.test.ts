@@ -98,6 +98,15 @@ describe('checkJson', () => {
   });
 });
 
+test('checkJson does not look at what is inherited, and not written', () => {
+  const heir = Object.create({
+    get inherited() {
+      throw new Error('looked at');
+    },
+  });
+  expect(checkJson(Object.assign(heir, { own: 1 }))).toBeNull();
+});
+
 describe('toStorable', () => {
   test('gives back a clean value itself', () => {
     const clean = { a: ['text', new Date(), '\u{1F600}'], b: null };

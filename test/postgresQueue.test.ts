@@ -66,7 +66,8 @@ function hold(count: number, onHeld: (jobs: Job[]) => Promise<unknown> = async (
       await released;
       return { committed: 1 };
     },
-    { concurrency: count },
+    // BullMQ locks jobs to look for stalled ones, twice within this time: not within a test.
+    { concurrency: count, lockDuration: 600_000 },
   );
   worker.on('error', (error) => errors.push(error.message));
   worker.on('completed', ({ id }) => completed.push(id!));
@@ -151,6 +152,24 @@ it('completes the others and those that follow while somebody has the row of one
   await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(12);
   await worker.close();
   expect(errors).toEqual([]);
+});
+
+it('completes one by one where PostgreSQL has no time for all at once', async () => {
+  await add(numbered(8));
+  await db.sql(`CREATE FUNCTION jobs.rest() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END $$`);
+  await db.sql(`CREATE TRIGGER rest BEFORE UPDATE ON jobs.job FOR EACH ROW
+    WHEN (NEW.state = 'completed') EXECUTE FUNCTION jobs.rest()`);
+  const database = `"${new URL(db.url).pathname.slice(1)}"`;
+  await db.sql(`ALTER DATABASE ${database} SET statement_timeout = 800`);
+  try {
+    const { worker, errors, completed } = hold(8);
+    await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(8);
+    await worker.close();
+    expect(errors).toEqual([]);
+  } finally {
+    await db.sql(`ALTER DATABASE ${database} RESET statement_timeout`);
+  }
 });
 
 it('does not meet those who mark or extend many jobs in a deadlock', async () => {

@@ -84,6 +84,22 @@ describe('a wrong event', () => {
     await producer.close();
   });
 
+  it('is told by the id that it brought, whatever cannot be read before that', async () => {
+    const errors: InvalidEventError[] = [];
+    const producer = testProducer(
+      { kind: 'postgres', url: db.url, prefix: 'annals' },
+      { onInvalid: (error) => errors.push(error) },
+    );
+    const { id, occurredAt: _, ...event } = sample('session-event', 1);
+    const toJSON = () => {
+      throw new TypeError('mine');
+    };
+    const told = producer.sessionEvent({ ...event, eventData: { toJSON }, id } as never);
+    expect(told).toBe(id);
+    expect(errors[0]?.message).toContain(`${id} cannot be read: TypeError: mine`);
+    await producer.close();
+  });
+
   it.each(['id', 'occurredAt'])('goes to onInvalid if its %s cannot be read', async (field) => {
     const errors: InvalidEventError[] = [];
     const producer = testProducer(

@@ -31,8 +31,9 @@ const KEPT_MEMORY = 32 * 1024 * 1024;
  * environment in its own.
  *
  * A statement of PostgreSQL that takes a few megabytes gives them back when it ends, and the next
- * one has each page touched anew. Told so, glibc keeps up to `KEPT_MEMORY` of them in each process;
- * other C libraries and the allocator of Redis don't read this. What it saves: docs/performance.md.
+ * one has each page touched anew. Told so, glibc keeps `KEPT_MEMORY` at the end of each process's
+ * heap. Other C libraries and the allocator of Redis don't read this. What it saves:
+ * docs/performance.md.
  */
 export const SERVER_ENV: NodeJS.ProcessEnv = {
   PATH: process.env['PATH'],

@@ -159,7 +159,7 @@ class QueueProducer implements Producer {
         encoded = encodeOwnEvent(kind, isWhole(event) ? event : { ...event, id, occurredAt });
       }
     } catch (error) {
-      id ??= (error instanceof InvalidEventError ? error.id : undefined) ?? newIdentity().id;
+      id ??= (error instanceof InvalidEventError ? error.id : idOf(event)) ?? newIdentity().id;
       // A getter or a toJSON of the caller's may throw anything.
       const invalid =
         error instanceof InvalidEventError
@@ -258,5 +258,14 @@ function warnOnce<Args extends unknown[]>(
 type OwnIdentity = Parameters<typeof encodeOwnEvent>[1];
 
 /** Whether id and time are the caller's. */
+/** The id that an event brings, if that much of it can be read. */
+function idOf(event: { id?: unknown }): string | undefined {
+  try {
+    return typeof event.id === 'string' ? event.id : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 const isWhole = (event: { id?: unknown; occurredAt?: unknown }): event is OwnIdentity =>
   typeof event?.id === 'string' && event.occurredAt !== undefined && event.occurredAt !== null;

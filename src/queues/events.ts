@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 import { InvalidEventError } from '../errors.ts';
-import { checkJson, toStorableJson } from '../json.ts';
+import { checkJson, toStorableJson, writtenFor } from '../json.ts';
 import { faultsOf } from './eventFaults.ts';
 import { newIdentity } from './identity.ts';
 
@@ -44,7 +44,8 @@ const optional = <Schema extends z.ZodType>({ schema, fits }: Field<Schema>) =>
   field(schema.nullish(), (value) => value === undefined || value === null || fits(value));
 
 const storableJson = (ifAbsent: string | null) =>
-  z.unknown().superRefine((value, ctx) => {
+  z.unknown().superRefine((given, ctx) => {
+    const value = writtenFor(given);
     const fault = value === undefined || value === null ? null : checkJson(value);
     if (fault)
       ctx.addIssue({
@@ -56,8 +57,10 @@ const storableJson = (ifAbsent: string | null) =>
     }
   });
 
-const isJson = (value: unknown) =>
-  value !== undefined && value !== null && checkJson(value) === null;
+const isJson = (given: unknown) => {
+  const value = writtenFor(given);
+  return value !== undefined && value !== null && checkJson(value) === null;
+};
 const json = field(storableJson('is required and takes any JSON value but null'), isJson);
 const optionalJson = optional(field(storableJson(null), isJson));
 
@@ -330,7 +333,8 @@ export const isRight = (kind: EventKind, event: unknown): boolean =>
 function isPlain(event: unknown): event is Record<string, unknown> {
   if (typeof event !== 'object' || event === null) return false;
   const prototype: unknown = Object.getPrototypeOf(event);
-  return prototype === Object.prototype || prototype === null;
+  if (prototype !== Object.prototype && prototype !== null) return false;
+  return typeof (event as { toJSON?: unknown }).toJSON !== 'function';
 }
 
 /** @param head - members that come before the event's own, which are never none */

@@ -8,6 +8,12 @@ interface Answer {
 /** Runs a statement. */
 type Run = (text: string, params: unknown[]) => Promise<Answer>;
 
+/** How statements are run: of several calls, which may fail, and of one, which outlasts outages. */
+interface Runs {
+  joint: Run;
+  alone: Run;
+}
+
 interface Call {
   args: Args;
   resolve: (answer: Answer) => void;
@@ -27,20 +33,23 @@ const [QUEUE, JOB, TOKEN, REMOVE_ALL, KEEP_AGE, KEEP_COUNT] = [0, 1, 2, 5, 6, 7]
  * moment; what each would have paid for (a round trip, a commit, the removal of what is too old)
  * they pay together.
  *
- * A statement is one transaction, which holds the rows of several jobs. Two such can not wait for
- * each other: of a job's own row it takes the lock only where nobody has it (others, who extend the
+ * A statement is one transaction, which holds the rows of several jobs. Two such do not wait for each
+ * other's jobs: of a job's own row it takes the lock only where nobody has it (others, who extend the
  * locks of a worker's jobs or mark them, take many rows in an order of their own), the jobs that it
  * hands out are those that nobody has, and what is removed, last of all, is completed, which nobody
- * else but a removal looks at. Removals delete what they find in the same order; should two of them
- * meet otherwise, PostgreSQL ends one, and its statement is made again.
+ * else but a removal looks at. They may still meet where BullMQ waits: removals, delayed jobs that
+ * are due, `obliterate`, jobs with parents. PostgreSQL then ends one of the two. Whatever a statement
+ * of several fails for, a deadlock, a timeout, an outage, its calls are made one by one.
  */
 export class JointCompletions {
-  readonly #run: Run;
+  readonly #runs: Runs;
   #waiting: Call[] = [];
   #isRunning = false;
+  /** The calls that are made alone, one after the other: more could take all of the pool. */
+  #alone: Promise<void> = Promise.resolve();
 
-  constructor(run: Run) {
-    this.#run = run;
+  constructor(runs: Runs) {
+    this.#runs = runs;
   }
 
   /**
@@ -61,7 +70,9 @@ export class JointCompletions {
     while (this.#waiting.length > 0) {
       const calls = this.#waiting.splice(0, MAX_CALLS);
       // Nobody waits for those that are left: somebody may have the row of one for long.
-      for (const call of await this.#make(calls)) void this.#makeAlone(call);
+      for (const call of await this.#make(calls)) {
+        this.#alone = this.#alone.then(() => this.#makeAlone(call));
+      }
     }
     this.#isRunning = false;
   }
@@ -70,8 +81,8 @@ export class JointCompletions {
    * Makes calls in one statement.
    *
    * @returns those that were not made: the job is no longer this worker's, or somebody has its row
-   *   locked just now, or PostgreSQL refused the statement. BullMQ's function has its own words for
-   *   what is wrong, or waits.
+   *   locked just now, or the statement failed. BullMQ's function has its own words for what is
+   *   wrong, or waits.
    */
   async #make(calls: Call[]): Promise<Call[]> {
     const params: unknown[] = [];
@@ -87,7 +98,7 @@ export class JointCompletions {
     });
     let rows: Answer['rows'];
     try {
-      ({ rows } = await this.#run(parts.join('\nUNION ALL\n'), params));
+      ({ rows } = await this.#runs.joint(parts.join('\nUNION ALL\n'), params));
     } catch {
       return calls;
     }
@@ -100,7 +111,9 @@ export class JointCompletions {
 
   async #makeAlone({ args, resolve, reject }: Call): Promise<void> {
     const places = args.map((_, index) => `$${index + 1}`).join(', ');
-    await this.#run(`SELECT * FROM move_to_completed_fetch(${places})`, args).then(resolve, reject);
+    await this.#runs
+      .alone(`SELECT * FROM move_to_completed_fetch(${places})`, args)
+      .then(resolve, reject);
   }
 }
 

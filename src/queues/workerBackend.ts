@@ -51,12 +51,13 @@ class PatientConnection extends PostgresConnection {
     Object.assign(this, { pgModule: { Client: Connection } });
     const pool = this.pool as pg.Pool;
     const query = pool.query.bind(pool) as (config: pg.QueryConfig) => Promise<pg.QueryResult>;
-    const claim = async (text: string, values: unknown[]) => {
-      const answer = await this.#outlast(() => query({ text, values, types: UNPARSED }));
+    const claimOnce = async (text: string, values: unknown[]) => {
+      const answer = await query({ text, values, types: UNPARSED });
       for (const row of answer.rows as Record<string, unknown>[]) this.#read(row);
       return answer;
     };
-    const completions = new JointCompletions(claim);
+    const claim = (text: string, values: unknown[]) => this.#outlast(() => claimOnce(text, values));
+    const completions = new JointCompletions({ joint: claimOnce, alone: claim });
     this.pool.query = ((text: string, params: unknown[] = []) => {
       if (COMPLETION.test(text)) return completions.complete(params);
       if (CLAIM.test(text)) return claim(text, params);
