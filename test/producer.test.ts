@@ -96,7 +96,7 @@ describe('a wrong event', () => {
     };
     const told = producer.sessionEvent({ ...event, eventData: { toJSON }, id } as never);
     expect(told).toBe(id);
-    expect(errors[0]?.message).toContain(`${id} cannot be read: TypeError: mine`);
+    expect(errors[0]?.message).toContain(`${told} cannot be read: TypeError: mine`);
     await producer.close();
   });
 
