@@ -41,7 +41,8 @@ export async function controlServer(control: ServerControl): Promise<TestServer>
   };
   let server = await start();
   const toAll = (signal: NodeJS.Signals) => {
-    for (const pid of [server.pid, ...childrenOf(server.pid)]) signalIfAlive(pid, signal);
+    signalIfAlive(server.pid, signal); // before one looks for its children: it makes others else
+    for (const pid of childrenOf(server.pid)) signalIfAlive(pid, signal);
   };
   const kill = async (signal: NodeJS.Signals = 'SIGKILL') => {
     const children = childrenOf(server.pid);
