@@ -10,6 +10,7 @@ import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { parse } from 'yaml';
 
 import { loadConfig, SETTINGS } from '../src/config.ts';
+import { SERVER_ENV } from '../src/embedded/process.ts';
 import { buildImage, execForm, readStages } from './support/dockerfile.ts';
 import { removeFolder } from './support/files.ts';
 import { ROOT, run, start } from './support/process.ts';
@@ -71,6 +72,14 @@ describe('docker-compose.yml', () => {
         else expect(Object.keys(compose.volumes)).toContain(source);
       }
     }
+  });
+
+  it('has PostgreSQL keep as much memory as an embedded one does', () => {
+    const { MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_ } = SERVER_ENV;
+    expect(compose.services['postgres']!.environment).toMatchObject({
+      MALLOC_TRIM_THRESHOLD_,
+      MALLOC_MMAP_THRESHOLD_,
+    });
   });
 
   it('gives a worker the time that it takes to stop', () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { openEnvelope, packEnvelope } from '../src/queues/envelope.ts';
-import { encodeEvent } from '../src/queues/events.ts';
+import { encodeEvent } from '../src/queues/eventEncoding.ts';
 import { encodedSample } from './support/events.ts';
 
 const open = (text: string) => openEnvelope('metrics', JSON.parse(text));

@@ -1,7 +1,8 @@
 import { expect, it } from 'vitest';
 
 import { InvalidEventError } from '../src/errors.ts';
-import { encodeEvent, type EventKind } from '../src/queues/events.ts';
+import { encodeEvent } from '../src/queues/eventEncoding.ts';
+import type { EventKind } from '../src/queues/events.ts';
 import { eventId, sample } from './support/events.ts';
 
 function refusal(kind: EventKind, changes: Record<string, unknown>): InvalidEventError {

@@ -7,11 +7,9 @@ import {
   encodeEvent,
   encodeNewEvent,
   encodeOwnEvent,
-  EVENT_KINDS,
-  EVENT_SCHEMAS,
   type EncodedEvent,
-  type EventKind,
-} from '../src/queues/events.ts';
+} from '../src/queues/eventEncoding.ts';
+import { EVENT_KINDS, EVENT_SCHEMAS, type EventKind } from '../src/queues/events.ts';
 import { newIdentity } from '../src/queues/identity.ts';
 import { SAMPLES } from './support/events.ts';
 

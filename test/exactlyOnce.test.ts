@@ -5,7 +5,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { openDatabase, type Database } from '../src/database/client.ts';
 import { readLedger } from '../src/ledger/ledger.ts';
-import { encodeEvent, EVENT_KINDS, type EventKind } from '../src/queues/events.ts';
+import { encodeEvent } from '../src/queues/eventEncoding.ts';
+import { EVENT_KINDS, type EventKind } from '../src/queues/events.ts';
 import { BatchWriter, type Verdict } from '../src/workers/batchWriter.ts';
 import { createWrite, statementOf } from '../src/workers/writers/index.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';

@@ -1,5 +1,6 @@
 import { SpoolFullError } from '../errors.ts';
-import { EVENT_KINDS, type EncodedEvent, type EventKind } from '../queues/events.ts';
+import type { EncodedEvent } from '../queues/eventEncoding.ts';
+import { EVENT_KINDS, type EventKind } from '../queues/events.ts';
 import type { Delivery } from './delivery.ts';
 import { Lane, type HeldEvent } from './lane.ts';
 import type { PackLimits } from './packing.ts';

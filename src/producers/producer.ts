@@ -3,13 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { loadSettings, PRODUCER_SETTINGS, type ProducerConfig } from '../config.ts';
 import { InvalidEventError, SpoolError, UnavailableError } from '../errors.ts';
-import {
-  encodeNewEvent,
-  encodeOwnEvent,
-  type EncodedEvent,
-  type EventInput,
-  type EventKind,
-} from '../queues/events.ts';
+import { encodeNewEvent, encodeOwnEvent, type EncodedEvent } from '../queues/eventEncoding.ts';
+import type { EventInput, EventKind } from '../queues/events.ts';
 import { newIdentity } from '../queues/identity.ts';
 import type { Producer, ProducerOptions } from './api.ts';
 import { EventBuffer } from './buffer.ts';
@@ -257,7 +252,6 @@ function warnOnce<Args extends unknown[]>(
 
 type OwnIdentity = Parameters<typeof encodeOwnEvent>[1];
 
-/** Whether id and time are the caller's. */
 /** The id that an event brings, if that much of it can be read. */
 function idOf(event: { id?: unknown }): string | undefined {
   try {
@@ -267,5 +261,6 @@ function idOf(event: { id?: unknown }): string | undefined {
   }
 }
 
+/** Whether id and time are the caller's. */
 const isWhole = (event: { id?: unknown; occurredAt?: unknown }): event is OwnIdentity =>
   typeof event?.id === 'string' && event.occurredAt !== undefined && event.occurredAt !== null;

@@ -2,13 +2,8 @@ import { z } from 'zod';
 
 import { InvalidEventError } from '../errors.ts';
 import { EventList } from './eventList.ts';
-import {
-  encodeEvent,
-  isRight,
-  MAX_EVENT_BYTES,
-  type EncodedEvent,
-  type EventKind,
-} from './events.ts';
+import { encodeEvent, isRight, MAX_EVENT_BYTES, type EncodedEvent } from './eventEncoding.ts';
+import type { EventKind } from './events.ts';
 
 /** The only version there is. A change that an older worker could not read takes a new one. */
 const VERSION = 1;

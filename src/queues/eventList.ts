@@ -1,4 +1,5 @@
-import { encodeEvent, type EncodedEvent, type EventKind } from './events.ts';
+import { encodeEvent, type EncodedEvent } from './eventEncoding.ts';
+import type { EventKind } from './events.ts';
 
 /** Checked events of one job, in order, and the JSON that stands for them on their way to PostgreSQL. */
 export class EventList {

@@ -1,12 +1,6 @@
 import { z } from 'zod';
 
-import { InvalidEventError } from '../errors.ts';
-import { checkJson, toStorableJson, writtenFor } from '../json.ts';
-import { faultsOf } from './eventFaults.ts';
-import { newIdentity } from './identity.ts';
-
-/** Bytes of UTF-8 JSON that one event may take, its id and time included. */
-export const MAX_EVENT_BYTES = 256 * 1024;
+import { checkJson, writtenFor } from '../json.ts';
 
 /** The range of PostgreSQL's `integer`. */
 const MAX_INT4 = 2 ** 31 - 1;
@@ -187,17 +181,17 @@ export const EVENT_KINDS = Object.keys(EVENT_SCHEMAS) as EventKind[];
 type Fits = (event: Readonly<Record<string, unknown>>) => boolean;
 
 /** Whether an event that has its id and time is right beyond doubt. */
-const FITS = fitsOf(identityFields);
+export const FITS = fitsOf(identityFields);
 
 /** The same of one that has neither. */
-const FITS_NEW = fitsOf({});
+export const FITS_NEW = fitsOf({});
 
 /** A `Date` that `JSON.stringify` writes as it is stored. */
 const isStorableDate = (value: unknown) =>
   value instanceof Date && value.getTime() >= FIRST_MS && value.getTime() <= LAST_MS;
 
 /** The same of one whose time may be a `Date` as well. */
-const FITS_OWN = fitsOf({
+export const FITS_OWN = fitsOf({
   ...identityFields,
   occurredAt: field(
     identityFields.occurredAt.schema,
@@ -255,122 +249,3 @@ export type EventInput<K extends EventKind = EventKind> = DistributiveOmit<
   id?: string | undefined;
   occurredAt?: string | Date | undefined;
 };
-
-/** A checked event and the JSON that stands for it on its whole way to PostgreSQL. */
-export interface EncodedEvent {
-  readonly id: string;
-  /** Milliseconds since 1970. */
-  readonly occurredAt: number;
-  readonly json: string;
-  /** UTF-8 bytes of `json`. */
-  readonly bytes: number;
-  /** U+0000 and lone surrogates that became U+FFFD. */
-  readonly replaced: number;
-}
-
-/**
- * Checks an event and encodes it once. Both ends use it: the producer before it takes an event,
- * the worker because a foreign producer may have written the job.
- *
- * Almost all events are right, and are as they will be stored. Such a one is seen to be so at a
- * third of the cost, and is written as it is; all others are the schema's. (A getter that tells
- * something else the second time deceives its owner alone: workers check again.)
- *
- * @throws {InvalidEventError} that names every fault; `field` = the path of the first
- */
-export function encodeEvent(kind: EventKind, event: unknown): EncodedEvent {
-  if (isPlain(event) && FITS[kind](event)) {
-    const { id, occurredAt } = event as { id: string; occurredAt: string };
-    return encode(kind, event, id, Date.parse(occurredAt));
-  }
-  const parsed = EVENT_SCHEMAS[kind].safeParse(event);
-  if (!parsed.success) throw invalidEvent(kind, event, parsed.error);
-  return encode(kind, parsed.data, parsed.data.id, Date.parse(parsed.data.occurredAt));
-}
-
-/**
- * Gives an event an id and the time that it is now, which need no check, and encodes it, if it has
- * neither and is right at first sight. Most events that are emitted are.
- *
- * @throws {InvalidEventError} when it is too large
- */
-export function encodeNewEvent(kind: EventKind, event: unknown): EncodedEvent | undefined {
-  if (!isPlain(event) || !FITS_NEW[kind](event)) return undefined;
-  const { id, at, occurredAt } = newIdentity();
-  return encode(kind, event, id, at, `"id":"${id}","occurredAt":"${occurredAt}",`);
-}
-
-/**
- * Does what `encodeEvent` does for an event whose time may be a `Date` as well.
- *
- * @throws {InvalidEventError} as `encodeEvent` does
- */
-export function encodeOwnEvent(
-  kind: EventKind,
-  event: { id: string; occurredAt: string | Date },
-): EncodedEvent {
-  const { id, occurredAt } = event;
-  if (isPlain(event) && FITS_OWN[kind](event)) return encode(kind, event, id, timeOf(occurredAt));
-  return encodeEvent(kind, { ...event, occurredAt: toIso(occurredAt) });
-}
-
-const timeOf = (occurredAt: string | Date) =>
-  typeof occurredAt === 'string' ? Date.parse(occurredAt) : occurredAt.getTime();
-
-function toIso(occurredAt: unknown): unknown {
-  if (!(occurredAt instanceof Date)) return occurredAt;
-  return Number.isNaN(occurredAt.getTime()) ? 'Invalid Date' : occurredAt.toISOString();
-}
-
-/**
- * Whether `encodeEvent` takes an event and, but for the way in which JSON may be written, changes
- * nothing about it. (Characters that cannot be stored, and size, are not looked at.)
- */
-export const isRight = (kind: EventKind, event: unknown): boolean =>
-  isPlain(event) && FITS[kind](event);
-
-/** Whether it is written as JSON by its own members alone. */
-function isPlain(event: unknown): event is Record<string, unknown> {
-  if (typeof event !== 'object' || event === null) return false;
-  const prototype: unknown = Object.getPrototypeOf(event);
-  if (prototype !== Object.prototype && prototype !== null) return false;
-  return typeof (event as { toJSON?: unknown }).toJSON !== 'function';
-}
-
-/** @param head - members that come before the event's own, which are never none */
-function encode(
-  kind: EventKind,
-  event: object,
-  id: string,
-  occurredAt: number,
-  head = '',
-): EncodedEvent {
-  const { json: text, replaced } = toStorableJson(event);
-  const bytes = head.length + Buffer.byteLength(text);
-  if (bytes > MAX_EVENT_BYTES) {
-    throw new InvalidEventError(
-      `${kind} event ${id} takes ${bytes} bytes as JSON, at most ${MAX_EVENT_BYTES} are allowed; keep large content elsewhere and refer to it`,
-      { id },
-    );
-  }
-  return { id, occurredAt, json: head ? `{${head}${text.slice(1)}` : text, bytes, replaced };
-}
-
-/** Faults that a message spells out. */
-const MAX_FAULTS = 10;
-
-function invalidEvent(kind: EventKind, event: unknown, cause: z.ZodError): InvalidEventError {
-  const faults = faultsOf(EVENT_SCHEMAS[kind], event);
-  const shown = faults
-    .slice(0, MAX_FAULTS)
-    .map(({ field, reason }) => (field ? `${field}: ${reason}` : reason));
-  if (faults.length > MAX_FAULTS) shown.push(`and ${faults.length - MAX_FAULTS} more`);
-  const id = (event as { id?: unknown } | null | undefined)?.id;
-  const which = typeof id === 'string' ? ` ${id.slice(0, 64)}` : '';
-  const field = faults[0]?.field;
-  return new InvalidEventError(`${kind} event${which} is invalid: ${shown.join('; ')}`, {
-    ...(field && { field }),
-    ...(typeof id === 'string' && { id: id.slice(0, 64) }),
-    cause,
-  });
-}

@@ -1,7 +1,7 @@
 import { basename } from 'node:path';
 
 import { InvalidEventError, InvalidFileError } from '../errors.ts';
-import { encodeEvent } from '../queues/events.ts';
+import { encodeEvent } from '../queues/eventEncoding.ts';
 import { readConversations } from './conversation.ts';
 import { addUp, expectedFigures, FirstSeen, noFigures } from './figures.ts';
 import type { TaskSpan } from './parents.ts';

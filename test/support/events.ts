@@ -1,7 +1,9 @@
 import { EVENT_TABLES } from '../../src/demo/ledger.ts';
 import { EventList } from '../../src/queues/eventList.ts';
-import type { EncodedEvent, EventKind } from '../../src/queues/events.ts';
-import { encodeEvent, EVENT_KINDS } from '../../src/queues/events.ts';
+import type { EncodedEvent } from '../../src/queues/eventEncoding.ts';
+import type { EventKind } from '../../src/queues/events.ts';
+import { encodeEvent } from '../../src/queues/eventEncoding.ts';
+import { EVENT_KINDS } from '../../src/queues/events.ts';
 import type { TestDatabase } from './database.ts';
 
 /** The n-th of a family of ids. */

@@ -4,12 +4,8 @@ import { InvalidEventError, UsageError } from '../../errors.ts';
 import { readLines, type Line } from '../../lines.ts';
 import { createProducer, type Producer } from '../../producers/producer.ts';
 import { configuredSpoolFolder } from '../../producers/spool/destination.ts';
-import {
-  EVENT_KINDS,
-  MAX_EVENT_BYTES,
-  type EventInput,
-  type EventKind,
-} from '../../queues/events.ts';
+import { MAX_EVENT_BYTES } from '../../queues/eventEncoding.ts';
+import { EVENT_KINDS, type EventInput, type EventKind } from '../../queues/events.ts';
 import { inEnvironment } from '../environment.ts';
 import type { EmitOptions } from '../emit.ts';
 import { openFile } from '../file.ts';

@@ -1,0 +1,129 @@
+import type { z } from 'zod';
+
+import { InvalidEventError } from '../errors.ts';
+import { toStorableJson } from '../json.ts';
+import { faultsOf } from './eventFaults.ts';
+import { EVENT_SCHEMAS, FITS, FITS_NEW, FITS_OWN, type EventKind } from './events.ts';
+import { newIdentity } from './identity.ts';
+
+/** Bytes of UTF-8 JSON that one event may take, its id and time included. */
+export const MAX_EVENT_BYTES = 256 * 1024;
+
+/** A checked event and the JSON that stands for it on its whole way to PostgreSQL. */
+export interface EncodedEvent {
+  readonly id: string;
+  /** Milliseconds since 1970. */
+  readonly occurredAt: number;
+  readonly json: string;
+  /** UTF-8 bytes of `json`. */
+  readonly bytes: number;
+  /** U+0000 and lone surrogates that became U+FFFD. */
+  readonly replaced: number;
+}
+
+/**
+ * Checks an event and encodes it once. Both ends use it: the producer before it takes an event,
+ * the worker because a foreign producer may have written the job.
+ *
+ * Almost all events are right, and are as they will be stored. Such a one is seen to be so at a
+ * third of the cost, and is written as it is; all others are the schema's. (A getter that tells
+ * something else the second time deceives its owner alone: workers check again.)
+ *
+ * @throws {InvalidEventError} that names every fault; `field` = the path of the first
+ */
+export function encodeEvent(kind: EventKind, event: unknown): EncodedEvent {
+  if (isPlain(event) && FITS[kind](event)) {
+    const { id, occurredAt } = event as { id: string; occurredAt: string };
+    return encode(kind, event, id, Date.parse(occurredAt));
+  }
+  const parsed = EVENT_SCHEMAS[kind].safeParse(event);
+  if (!parsed.success) throw invalidEvent(kind, event, parsed.error);
+  return encode(kind, parsed.data, parsed.data.id, Date.parse(parsed.data.occurredAt));
+}
+
+/**
+ * Gives an event an id and the time that it is now, which need no check, and encodes it, if it has
+ * neither and is right at first sight. Most events that are emitted are.
+ *
+ * @throws {InvalidEventError} when it is too large
+ */
+export function encodeNewEvent(kind: EventKind, event: unknown): EncodedEvent | undefined {
+  if (!isPlain(event) || !FITS_NEW[kind](event)) return undefined;
+  const { id, at, occurredAt } = newIdentity();
+  return encode(kind, event, id, at, `"id":"${id}","occurredAt":"${occurredAt}",`);
+}
+
+/**
+ * Does what `encodeEvent` does for an event whose time may be a `Date` as well.
+ *
+ * @throws {InvalidEventError} as `encodeEvent` does
+ */
+export function encodeOwnEvent(
+  kind: EventKind,
+  event: { id: string; occurredAt: string | Date },
+): EncodedEvent {
+  const { id, occurredAt } = event;
+  if (isPlain(event) && FITS_OWN[kind](event)) return encode(kind, event, id, timeOf(occurredAt));
+  return encodeEvent(kind, { ...event, occurredAt: toIso(occurredAt) });
+}
+
+const timeOf = (occurredAt: string | Date) =>
+  typeof occurredAt === 'string' ? Date.parse(occurredAt) : occurredAt.getTime();
+
+function toIso(occurredAt: unknown): unknown {
+  if (!(occurredAt instanceof Date)) return occurredAt;
+  return Number.isNaN(occurredAt.getTime()) ? 'Invalid Date' : occurredAt.toISOString();
+}
+
+/**
+ * Whether `encodeEvent` takes an event and, but for the way in which JSON may be written, changes
+ * nothing about it. (Characters that cannot be stored, and size, are not looked at.)
+ */
+export const isRight = (kind: EventKind, event: unknown): boolean =>
+  isPlain(event) && FITS[kind](event);
+
+/** Whether it is written as JSON by its own members alone. */
+function isPlain(event: unknown): event is Record<string, unknown> {
+  if (typeof event !== 'object' || event === null) return false;
+  const prototype: unknown = Object.getPrototypeOf(event);
+  if (prototype !== Object.prototype && prototype !== null) return false;
+  return typeof (event as { toJSON?: unknown }).toJSON !== 'function';
+}
+
+/** @param head - members that come before the event's own, which are never none */
+function encode(
+  kind: EventKind,
+  event: object,
+  id: string,
+  occurredAt: number,
+  head = '',
+): EncodedEvent {
+  const { json: text, replaced } = toStorableJson(event);
+  const bytes = head.length + Buffer.byteLength(text);
+  if (bytes > MAX_EVENT_BYTES) {
+    throw new InvalidEventError(
+      `${kind} event ${id} takes ${bytes} bytes as JSON, at most ${MAX_EVENT_BYTES} are allowed; keep large content elsewhere and refer to it`,
+      { id },
+    );
+  }
+  return { id, occurredAt, json: head ? `{${head}${text.slice(1)}` : text, bytes, replaced };
+}
+
+/** Faults that a message spells out. */
+const MAX_FAULTS = 10;
+
+function invalidEvent(kind: EventKind, event: unknown, cause: z.ZodError): InvalidEventError {
+  const faults = faultsOf(EVENT_SCHEMAS[kind], event);
+  const shown = faults
+    .slice(0, MAX_FAULTS)
+    .map(({ field, reason }) => (field ? `${field}: ${reason}` : reason));
+  if (faults.length > MAX_FAULTS) shown.push(`and ${faults.length - MAX_FAULTS} more`);
+  const id = (event as { id?: unknown } | null | undefined)?.id;
+  const which = typeof id === 'string' ? ` ${id.slice(0, 64)}` : '';
+  const field = faults[0]?.field;
+  return new InvalidEventError(`${kind} event${which} is invalid: ${shown.join('; ')}`, {
+    ...(field && { field }),
+    ...(typeof id === 'string' && { id: id.slice(0, 64) }),
+    cause,
+  });
+}
