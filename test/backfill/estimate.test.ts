@@ -5,7 +5,7 @@ import { expect, it } from 'vitest';
 import { timesLeft } from '../../src/backfill/estimate.ts';
 import { readStatus } from '../../src/backfill/status.ts';
 import { TRANSFORMS } from '../../src/backfill/transforms/index.ts';
-import { createFixture, seedPlain } from './fixture.ts';
+import { createFixture, seedPlain, SESSIONS } from './fixture.ts';
 
 const work = (busyMs: number, lanes = 2, priority = 10) => ({ busyMs, lanes, priority });
 
@@ -56,3 +56,32 @@ it(
     }
   },
 );
+
+it('the time left counts the rests of chunks that have little to do', async () => {
+  const db = await createFixture();
+  try {
+    await seedPlain(db, 4000);
+    await db.sql('VACUUM ANALYZE');
+    await db.work();
+    await db.start({ maxChunkRows: 50, restMs: 100 }, [SESSIONS]);
+    const estimates: Record<string, number> = {};
+    let startedAt: number | undefined;
+    for (;;) {
+      const { status, phase, etaMs } = await db.status(SESSIONS);
+      if (status !== 'running') break;
+      if (phase !== 'fill' && etaMs !== null) {
+        startedAt ??= performance.now();
+        estimates[phase] ??= performance.now() - startedAt + etaMs;
+      }
+      await sleep(20);
+    }
+    const took = performance.now() - (startedAt ?? NaN);
+    expect(took).toBeGreaterThan(3000);
+    for (const phase of ['sweep', 'check']) {
+      expect((estimates[phase] ?? NaN) / took, phase).toBeGreaterThan(0.6);
+      expect((estimates[phase] ?? NaN) / took, phase).toBeLessThan(1.5);
+    }
+  } finally {
+    await db.drop();
+  }
+});

@@ -61,30 +61,6 @@ it('the time that a run was paused does not count as time that it took', async (
   expect(run?.elapsedMs).toBeLessThan(elapsedMs + took + 200);
 });
 
-it('the time left counts the rests of chunks that have little to do', async () => {
-  await seedPlain(db, 4000);
-  await db.sql('VACUUM ANALYZE');
-  await db.work();
-  await db.start({ maxChunkRows: 50, restMs: 100 }, [SESSIONS]);
-  const estimates: Record<string, number> = {};
-  let startedAt: number | undefined;
-  for (;;) {
-    const { status, phase, etaMs } = await db.status(SESSIONS);
-    if (status !== 'running') break;
-    if (phase !== 'fill' && etaMs !== null) {
-      startedAt ??= performance.now();
-      estimates[phase] ??= performance.now() - startedAt + etaMs;
-    }
-    await sleep(20);
-  }
-  const took = performance.now() - (startedAt ?? NaN);
-  expect(took).toBeGreaterThan(3000);
-  for (const phase of ['sweep', 'check']) {
-    expect((estimates[phase] ?? NaN) / took, phase).toBeGreaterThan(0.6);
-    expect((estimates[phase] ?? NaN) / took, phase).toBeLessThan(1.5);
-  }
-});
-
 it('the reasons of rows in quarantine are told, of five rows', async () => {
   await seedPlain(db, 100);
   await db.sql(
