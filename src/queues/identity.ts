@@ -10,28 +10,41 @@ export interface Identity {
   occurredAt: string;
 }
 
-/** Ids of one millisecond: as many as 12 bits count. */
-const MAX_IDS = 4096;
+/** What 12 bits count: the ids of one millisecond at most. */
+const COUNT = 4096;
 
-/** Three hexadecimal digits of each number that an id of a millisecond may have. */
-const COUNTS = Array.from({ length: MAX_IDS }, (_, count) => count.toString(16).padStart(3, '0'));
+/** Three hexadecimal digits of each number of 12 bits. */
+const HEX = Array.from({ length: COUNT }, (_, number) => number.toString(16).padStart(3, '0'));
 
-/** The millisecond of the latest id, its first 52 bits as text, and how many ids it has. */
+/** Three decimal digits of each millisecond of a second. */
+const MILLISECONDS = Array.from({ length: 1000 }, (_, ms) => String(ms).padStart(3, '0'));
+
+// A new millisecond is a hundredth of the calls of a busy agent, and their slowest: what its texts
+// begin with is kept for as long as it is the same.
+
+/** The millisecond of the latest id, its first 36 bits and all of its 52 as text, and how many ids it has. */
 let idMs = 0;
+let idPeriod = -1;
+let periodText = '';
 let idPrefix = '';
 let ids = 0;
 
-/** The latest time that was told. */
+/** The latest time that was told, and its second. */
 let at = 0;
+let second = -1;
+let secondText = '';
 let occurredAt = '';
 
-/** Endings of ids that are made at a time. */
-const ENDINGS = 256;
+/** Endings of ids that are written at a time. Many would make the call that writes them a slow one. */
+const ENDINGS = 16;
 
 /** `-8123-456789abcdef`: the variant and 62 random bits. */
 const ENDING_LENGTH = 18;
 
-const random = Buffer.allocUnsafe(ENDINGS * 8);
+/** Of 512 endings, 8 bytes each. */
+const random = Buffer.allocUnsafe(4096);
+let usedRandom = random.length;
+
 const written = Buffer.allocUnsafe(ENDINGS * ENDING_LENGTH);
 let endings = '';
 let usedEndings = ENDINGS;
@@ -41,11 +54,14 @@ const DASH = 0x2d;
 
 /** One text for all of them, of which each id takes a slice: a text of many pieces costs more later. */
 function writeEndings(): void {
-  randomFillSync(random);
-  for (let n = 0, from = 0, to = 0; n < ENDINGS; n++) {
-    random[from] = ((random[from] as number) & 0x3f) | 0x80;
+  if (usedRandom === random.length) {
+    randomFillSync(random);
+    usedRandom = 0;
+  }
+  for (let n = 0, to = 0; n < ENDINGS; n++) {
+    random[usedRandom] = ((random[usedRandom] as number) & 0x3f) | 0x80;
     for (let byte = 0; byte < 8; byte++) {
-      const bits = random[from++] as number;
+      const bits = random[usedRandom++] as number;
       if (byte === 0 || byte === 2) written[to++] = DASH;
       written[to++] = DIGITS[bits >> 4] as number;
       written[to++] = DIGITS[bits & 15] as number;
@@ -65,18 +81,32 @@ function writeEndings(): void {
  */
 export function newIdentity(): Identity {
   const now = Date.now();
-  if (now !== at) {
-    at = now;
-    occurredAt = new Date(now).toISOString();
-  }
-  if (now > idMs || ids === MAX_IDS) {
-    idMs = Math.max(now, idMs + 1);
-    const time = idMs.toString(16).padStart(12, '0');
-    idPrefix = `${time.slice(0, 8)}-${time.slice(8)}-7`;
-    ids = 0;
-  }
+  if (now !== at) tellTime(now);
+  if (now > idMs || ids === COUNT) startIds(Math.max(now, idMs + 1));
   if (usedEndings === ENDINGS) writeEndings();
   const start = ENDING_LENGTH * usedEndings++;
-  const id = idPrefix + COUNTS[ids++] + endings.slice(start, start + ENDING_LENGTH);
+  const id = idPrefix + HEX[ids++] + endings.slice(start, start + ENDING_LENGTH);
   return { id, at, occurredAt };
+}
+
+function tellTime(now: number): void {
+  const ms = now % 1000;
+  if (now - ms !== second) {
+    second = now - ms;
+    secondText = new Date(second).toISOString().slice(0, -'000Z'.length);
+  }
+  at = now;
+  occurredAt = `${secondText}${MILLISECONDS[ms]}Z`;
+}
+
+function startIds(ms: number): void {
+  const inPeriod = ms % COUNT;
+  if (ms - inPeriod !== idPeriod) {
+    idPeriod = ms - inPeriod;
+    const text = (idPeriod / COUNT).toString(16).padStart(9, '0');
+    periodText = `${text.slice(0, 8)}-${text.slice(8)}`;
+  }
+  idMs = ms;
+  idPrefix = `${periodText}${HEX[inPeriod]}-7`;
+  ids = 0;
 }
