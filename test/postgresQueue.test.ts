@@ -1,4 +1,4 @@
-import type { Job } from 'bullmq';
+import type { Job, Queue } from 'bullmq';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 
 import {
@@ -10,6 +10,7 @@ import {
   type QueueLocation,
 } from '../src/queues/backend.ts';
 import { openEnvelope, packEnvelope } from '../src/queues/envelope.ts';
+import { EVENT_KINDS } from '../src/queues/events.ts';
 import { textOf } from '../src/queues/steadyWorker.ts';
 import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
 import { encodedSample } from './support/events.ts';
@@ -227,5 +228,42 @@ it('hands out a job whatever its options are', async () => {
   const { worker, errors, completed } = hold(2);
   await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(2);
   await worker.close();
+  expect(errors).toEqual([]);
+});
+
+it('shares the connections of its queues within a process, and those of its workers', async () => {
+  const queues = EVENT_KINDS.map((each) => openProducerQueue(location, each));
+  let completed = 0;
+  const errors: string[] = [];
+  const workers = EVENT_KINDS.map((each) => {
+    const worker = openWorker(location, each, async () => ({ committed: 1 }), { concurrency: 16 });
+    worker.on('completed', () => completed++);
+    worker.on('error', ({ message }) => errors.push(message));
+    return worker;
+  });
+  const addTo = (queue: Queue<string>, jobs: number) =>
+    queue.addBulk(numbered(jobs).map((data) => ({ name: queue.name, data })));
+  const open = async () =>
+    Object.fromEntries(
+      (
+        await db.sql(`SELECT application_name AS name, count(*)::int FROM pg_stat_activity
+          WHERE application_name IN ('annals producer', 'annals worker') GROUP BY 1`)
+      ).map(({ name, count }) => [name, count]),
+    );
+
+  await Promise.all(queues.flatMap((queue) => Array.from({ length: 10 }, () => addTo(queue, 4))));
+  await expect.poll(() => completed, { timeout: 20_000 }).toBe(160);
+  const { 'annals producer': producer, 'annals worker': worker } = await open();
+  expect(producer).toBeGreaterThan(0);
+  expect(producer).toBeLessThanOrEqual(4);
+  expect(worker).toBeGreaterThan(0);
+  expect(worker).toBeLessThanOrEqual(8);
+
+  // Whoever leaves takes nothing from those that stay; the last one closes all.
+  await Promise.all([queues[0]!.close(), workers[1]!.close()]);
+  await addTo(queues[2]!, 1);
+  await expect.poll(() => completed, { timeout: 20_000 }).toBe(161);
+  await Promise.all([...queues, ...workers].map((each) => each.close()));
+  await expect.poll(open).toEqual({});
   expect(errors).toEqual([]);
 });

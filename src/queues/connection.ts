@@ -80,6 +80,13 @@ const MOVE_MS = 1000;
 const SILENCE_MS = 15_000;
 
 /**
+ * Connections to PostgreSQL of all queues, and of all workers, of a process together. A producer has one
+ * call of each of the four kinds under way at a time. A worker of a queue has a fetch and a
+ * completion, now and then; tasks are few. Besides, each worker has a connection on which it listens.
+ */
+const MAX_CONNECTIONS = { producer: 4, worker: 8 } as const;
+
+/**
  * How a queue's client connects.
  *
  * @param onOutage - told of what Redis answers a worker instead of serving it
@@ -115,7 +122,7 @@ export function connect(
     connection: {
       connectionString: location.url,
       schema: location.prefix,
-      max: role === 'producer' ? 2 : 4,
+      max: MAX_CONNECTIONS[role],
       ...(role === 'producer' && { query_timeout: COMMAND_TIMEOUT_MS, onConnect: preferLz4 }),
       connectionTimeoutMillis: 5000,
       ...KEEP_ALIVE,

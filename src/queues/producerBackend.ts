@@ -1,10 +1,7 @@
-import {
-  PostgresConnection,
-  PostgresQueueBackend,
-  type BackendFactory,
-  type PostgresConnectionOptions,
-} from 'bullmq';
+import { PostgresQueueBackend, type BackendFactory, type PostgresConnectionOptions } from 'bullmq';
 import pg from 'pg';
+
+import { SharedConnection } from './poolShare.ts';
 
 /**
  * Jobs in one statement at most. The server parses all of a statement's JSON before it adds any: 16
@@ -82,4 +79,4 @@ const PREFER_LZ4 = `SELECT set_config(name, 'lz4', false) FROM pg_settings
 export const createProducerBackend: BackendFactory<
   PostgresQueueBackend,
   PostgresConnectionOptions
-> = (name, opts) => new ProducerBackend(new PostgresConnection(opts.connection), name, opts, true);
+> = (name, opts) => new ProducerBackend(new SharedConnection(opts.connection), name, opts, true);

@@ -1,6 +1,6 @@
 import {
   assertSchemaCompatibility,
-  PostgresConnection,
+  type PostgresConnection,
   PostgresQueueBackend,
   type BackendFactory,
   type JobJson,
@@ -12,6 +12,7 @@ import { Connection } from '../database/connection.ts';
 import { parseJsonb } from '../json.ts';
 import { outlast } from '../outage.ts';
 import { JointCompletions } from './jointCompletions.ts';
+import { SharedConnection } from './poolShare.ts';
 
 /** Statements that hand out a job. */
 const CLAIM = /\bmove_to_(?:active|completed_fetch|failed_fetch)\(/;
@@ -37,7 +38,7 @@ const UNPARSED = {
  * finished already cannot be finished again (BullMQ says so, and the worker goes on), and a job
  * that was handed out to nobody is found when its lock has expired.
  */
-class PatientConnection extends PostgresConnection {
+class PatientConnection extends SharedConnection {
   /** The text of a job's data, by its options, which BullMQ hands on as they are. */
   readonly dataOf = new WeakMap<object, string>();
   readonly #ended = new AbortController();
