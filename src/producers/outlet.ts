@@ -41,6 +41,8 @@ export class Outlet {
   #finding: Promise<Found> | undefined;
   #found: Found | undefined;
   #isClosed = false;
+  /** Whether connections to PostgreSQL are cut off: those that there are, and any that is opened yet. */
+  #isCut = false;
   #disk: RedisDisk | undefined;
   /** Of the calls under way. */
   readonly #timers = new Set<NodeJS.Timeout>();
@@ -63,9 +65,11 @@ export class Outlet {
       if (!this.#isClosed) onError(error);
     };
     const clients = this.#clients;
+    const isCut = () => this.#isCut;
     this.#Client = class extends Connection {
       constructor(...args: ConstructorParameters<typeof Connection>) {
         super(...args);
+        if (isCut()) setImmediate(() => this.cut());
         clients.add(this);
         this.once('end', () => clients.delete(this));
       }
@@ -142,6 +146,7 @@ export class Outlet {
       sleep(DISCONNECT_MS, undefined, { ref: false }),
     ]);
     // What is left keeps the agent's process alive until its own time-outs, for up to a minute.
+    this.#isCut = true;
     for (const client of this.#clients) client.cut();
   }
 

@@ -80,11 +80,12 @@ const MOVE_MS = 1000;
 const SILENCE_MS = 15_000;
 
 /**
- * Connections to PostgreSQL of all queues, and of all workers, of a process together. A producer has one
- * call of each of the four kinds under way at a time. A worker of a queue has a fetch and a
- * completion, now and then; tasks are few. Besides, each worker has a connection on which it listens.
+ * Connections to PostgreSQL that are shared: by the queues of a producer, by all other queues of a
+ * process, and by its workers, each of which takes a third at most (`PoolShare`). That is a call and
+ * one that is late for a queue; for a worker a fetch, two completions, and the locks it renews.
+ * Besides, each worker has a connection on which it listens.
  */
-const MAX_CONNECTIONS = { producer: 4, worker: 8 } as const;
+const MAX_CONNECTIONS = { producer: 6, worker: 12 } as const;
 
 /**
  * How a queue's client connects.

@@ -1,5 +1,3 @@
-import { EventEmitter } from 'node:events';
-
 import { PostgresConnection, type PostgresConnectionOptions } from 'bullmq';
 import pg from 'pg';
 
@@ -21,8 +19,9 @@ function join(options: pg.PoolConfig): SharedPool {
   let found = shared.find((one) => one.key === key && one.Client === options.Client);
   if (!found) {
     const pool = new pg.Pool(options);
-    pool.setMaxListeners(0); // each of its users hears of its faults,
-    pool.on('error', () => {}); // … and if there is none any more, that must not end the process
+    // An idle connection was cut off, and the next query opens another. Where it was an outage, the
+    // connection on which a worker listens tells of it.
+    pool.on('error', () => {});
     found = { key, Client: options.Client, pool, users: 0 };
     shared.push(found);
   }
@@ -30,44 +29,46 @@ function join(options: pg.PoolConfig): SharedPool {
   return found;
 }
 
-/** The last one to leave ends the pool. */
+/** The last one to leave ends the pool, which waits for what is under way, and starts nothing more. */
 async function leave(one: SharedPool): Promise<void> {
   if (--one.users > 0) return;
   shared.splice(shared.indexOf(one), 1);
   await one.pool.end();
 }
 
-/** What one connection of BullMQ's has of a pool, in the place of a pool of its own. */
-class PoolShare extends EventEmitter<{ error: [Error] }> {
+/**
+ * What one queue, or one worker, has of a pool, in the place of a pool of its own: a third of its
+ * connections at most, so that one whose statements wait for locks leaves the others theirs.
+ */
+class PoolShare {
   readonly #shared: SharedPool;
-  readonly #running = new Set<Promise<unknown>>();
-  readonly #onError = (error: Error) => this.emit('error', error);
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
   #ending: Promise<void> | undefined;
 
   constructor(options: pg.PoolConfig) {
-    super();
     this.#shared = join(options);
-    this.#shared.pool.on('error', this.#onError);
+    this.#free = Math.ceil(this.#shared.pool.options.max / 3);
   }
 
   connect(): Promise<pg.PoolClient> {
     return this.#ending ? ended() : this.#shared.pool.connect();
   }
 
-  query(config: string | pg.QueryConfig, values?: unknown[]): Promise<pg.QueryResult> {
-    if (this.#ending) return ended();
-    const running = this.#shared.pool.query(config as string, values);
-    this.#running.add(running);
-    return running.finally(() => this.#running.delete(running));
+  async query(config: string | pg.QueryConfig, values?: unknown[]): Promise<pg.QueryResult> {
+    if (this.#free === 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#free--;
+    try {
+      return await (this.#ending ? ended() : this.#shared.pool.query(config as string, values));
+    } finally {
+      const next = this.#waiting.shift();
+      if (next) next();
+      else this.#free++;
+    }
   }
 
-  /** Resolves when its own queries are done. */
   end(): Promise<void> {
-    this.#ending ??= (async () => {
-      await Promise.allSettled(this.#running);
-      this.#shared.pool.off('error', this.#onError);
-      await leave(this.#shared);
-    })();
+    this.#ending ??= leave(this.#shared);
     return this.#ending;
   }
 }
@@ -78,17 +79,13 @@ const ended = () => Promise.reject(new Error('Cannot use a pool after calling en
 /**
  * BullMQ's connection to PostgreSQL, of which all in this process that are made from the same options
  * share a pool. BullMQ would give a pool to each queue and each worker, of which a process of Annals
- * has a dozen: connections that are idle most of the time, that a server has a hundred of, and each
- * of which has to learn the same catalog and functions.
+ * has a dozen: connections that are idle most of the time, and of which a server has a hundred.
  */
 export class SharedConnection extends PostgresConnection {
   constructor(options: PostgresConnectionOptions) {
     super(options);
     // BullMQ has made a pool, which has connected to nothing, of what it took from the options.
     const pool = new PoolShare((this.pool as pg.Pool).options);
-    pool.on('error', (error) => {
-      if (this.listenerCount('error') > 0) this.emit('error', error);
-    });
     Object.assign(this, { pool });
   }
 }
