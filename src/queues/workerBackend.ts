@@ -47,7 +47,7 @@ class PatientConnection extends SharedConnection {
 
   constructor(options: PostgresConnectionOptions) {
     super(options);
-    this.on('error', () => (this.#isAway = true)); // idle connections report an outage as well
+    this.on('error', () => (this.#isAway = true)); // the connection on which it listens reports an outage as well
     // BullMQ opens the connection on which it listens by itself, in a module that it keeps here.
     Object.assign(this, { pgModule: { Client: Connection } });
     const pool = this.pool as pg.Pool;
