@@ -52,6 +52,22 @@ it('they ascend when a millisecond has more than they can count, and when the cl
   expect(later.occurredAt).toBe(new Date().toISOString());
 });
 
+it('id and time are those of the clock, wherever a second or a period of the ids begins', () => {
+  // Later than all other tests here, and a multiple of 4,096 ms and of a second.
+  const period = 4096 * 1000 * Math.ceil((Date.now() + 3_600_000) / 4_096_000);
+  const steps = [-4097, -4096, -1001, -1000, -999, -1, 0, 1, 9, 10, 99, 100, 999, 1000, 4095, 4096];
+  vi.useFakeTimers();
+  for (const step of steps) {
+    vi.setSystemTime(period + step);
+    const { id, at, occurredAt } = newIdentity();
+    expect([timeOf(id), at, occurredAt]).toEqual([
+      period + step,
+      period + step,
+      new Date(period + step).toISOString(),
+    ]);
+  }
+});
+
 const anything = fc.jsonValue({ stringUnit: 'binary' });
 
 /** Right events, and wrong ones of every sort. */

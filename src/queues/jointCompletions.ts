@@ -45,7 +45,7 @@ export class JointCompletions {
   readonly #runs: Runs;
   #waiting: Call[] = [];
   #isRunning = false;
-  /** The calls that are made alone, one after the other: more could take all of the pool. */
+  /** The calls that are made alone, one after the other: more could take all connections that the queue has. */
   #alone: Promise<void> = Promise.resolve();
 
   constructor(runs: Runs) {
