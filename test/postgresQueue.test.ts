@@ -1,5 +1,6 @@
 import type { Job, Queue } from 'bullmq';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import type pg from 'pg';
+import { afterAll, beforeAll, beforeEach, expect, it, onTestFinished } from 'vitest';
 
 import {
   openProducerQueue,
@@ -39,6 +40,13 @@ async function add(texts: string[]): Promise<Job[]> {
   }
 }
 
+/** A connection that holds no rows after the test, even if the test failed. */
+async function connect(): Promise<pg.Client> {
+  const client = await db.connect();
+  onTestFinished(() => client.end());
+  return client;
+}
+
 const numbered = (count: number) =>
   Array.from({ length: count }, (_, n) => `{"v":1,"events":[${n}]}`);
 
@@ -67,6 +75,8 @@ function hold(
   );
   worker.on('error', (error) => errors.push(error.message));
   worker.on('completed', ({ id }) => completed.push(id!));
+  // That of a test that failed would take jobs from the next one.
+  onTestFinished(() => void worker.close(true));
   return { worker, held, errors, completed };
 }
 
@@ -146,7 +156,7 @@ it("completes the others in one transaction where some are gone or are no longer
 
 it('completes the others and those that follow while somebody has the row of one, and that one afterwards', async () => {
   const [first, ...others] = await add(numbered(12));
-  const holder = await db.connect();
+  const holder = await connect();
   const { worker, errors, completed } = hold(6, async () => {
     await holder.query('BEGIN');
     await holder.query('UPDATE jobs.job SET stalled_marked = true WHERE id = $1', [first!.id]);
@@ -154,14 +164,36 @@ it('completes the others and those that follow while somebody has the row of one
   await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(11);
   expect(new Set(completed)).toEqual(new Set(others.map(({ id }) => id)));
   await holder.query('COMMIT');
-  await holder.end();
   await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(12);
   await worker.close();
   expect(errors).toEqual([]);
 });
 
+it('completes jobs while somebody has the rows of those that are completed, which are removed later', async () => {
+  await add(numbered(24));
+  const holder = await connect();
+  let held: Promise<unknown> | undefined;
+  const { worker, errors, completed } = hold(8);
+  // As one has them that waited for jobs which were completed meanwhile: it goes on to others.
+  worker.on('completed', () => {
+    held ??= holder
+      .query('BEGIN')
+      .then(() => holder.query(`SELECT FROM jobs.job WHERE state = 'completed' FOR UPDATE`));
+  });
+  await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(24);
+  await held;
+  await holder.query('COMMIT');
+
+  await add(numbered(1));
+  await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(25);
+  await worker.close();
+  expect(errors).toEqual([]);
+  const kept = await db.sql(`SELECT count(*)::int AS jobs, max(seq::int) AS newest FROM jobs.job`);
+  expect(kept).toEqual([{ jobs: 10, newest: 25 }]);
+});
+
 it('completes one by one where PostgreSQL has no time for all at once', async () => {
-  await add(numbered(8));
+  await add(numbered(12));
   await db.sql(`CREATE FUNCTION jobs.rest() RETURNS trigger LANGUAGE plpgsql
     AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END $$`);
   await db.sql(`CREATE TRIGGER rest BEFORE UPDATE ON jobs.job FOR EACH ROW
@@ -170,7 +202,9 @@ it('completes one by one where PostgreSQL has no time for all at once', async ()
   await db.sql(`ALTER DATABASE ${database} SET statement_timeout = 800`);
   try {
     const { worker, errors, completed } = hold(8);
-    await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(8);
+    await expect.poll(() => completed.length, { timeout: 20_000 }).toBe(12);
+    const kept = () => db.sql(`SELECT FROM jobs.job`);
+    await expect.poll(kept, { timeout: 20_000 }).toHaveLength(10);
     await worker.close();
     expect(errors).toEqual([]);
   } finally {
@@ -179,10 +213,13 @@ it('completes one by one where PostgreSQL has no time for all at once', async ()
 });
 
 it('does not meet those who mark or extend many jobs in a deadlock', async () => {
-  await add(numbered(400));
+  await add(numbered(2000));
   const { worker, errors, completed } = hold(1);
   worker.concurrency = 16;
-  while (completed.length < 400) {
+  // The worker itself marks jobs when it starts, in another order than this test.
+  const marked = () => db.sql(`SELECT 1 FROM jobs.meta WHERE field = 'stalled-check'`);
+  await expect.poll(marked).toHaveLength(1);
+  while (completed.length < 2000) {
     await db.sql(`UPDATE jobs.job SET stalled_marked = NOT stalled_marked
       WHERE seq IN (SELECT seq FROM jobs.job WHERE state = 'active' ORDER BY seq DESC FOR UPDATE)`);
   }
@@ -276,7 +313,7 @@ it('shares the connections of its queues within a process, and those of its work
 
 it('goes on with another queue while the failures of one wait for rows that somebody has', async () => {
   await add(numbered(16));
-  const holder = await db.connect();
+  const holder = await connect();
   const stuck = hold(
     16,
     async () => {
@@ -305,7 +342,6 @@ it('goes on with another queue while the failures of one wait for rows that some
   expect(await failed()).toEqual([{ count: 0 }]);
 
   await holder.query('COMMIT');
-  await holder.end();
   await expect.poll(failed, { timeout: 20_000 }).toEqual([{ count: 16 }]);
   await Promise.all([stuck.worker.close(), another.close(), queue.close()]);
   expect(stuck.errors).toEqual([]);

@@ -24,7 +24,9 @@ interface Call {
 const MAX_CALLS = 16;
 
 /** Places in `Args`. */
-const [QUEUE, JOB, TOKEN, REMOVE_ALL, KEEP_AGE, KEEP_COUNT] = [0, 1, 2, 5, 6, 7] as const;
+const [QUEUE, JOB, TOKEN, FINISHED_ON, REMOVE_ALL, KEEP_AGE, KEEP_COUNT] = [
+  0, 1, 2, 4, 5, 6, 7,
+] as const;
 
 /**
  * Completions of a queue's jobs, joined as the batch writer joins events: one that comes while none
@@ -33,13 +35,14 @@ const [QUEUE, JOB, TOKEN, REMOVE_ALL, KEEP_AGE, KEEP_COUNT] = [0, 1, 2, 5, 6, 7]
  * moment; what each would have paid for (a round trip, a commit, the removal of what is too old)
  * they pay together.
  *
- * A statement is one transaction, which holds the rows of several jobs. Two such do not wait for each
- * other's jobs: of a job's own row it takes the lock only where nobody has it (others, who extend the
- * locks of a worker's jobs or mark them, take many rows in an order of their own), the jobs that it
- * hands out are those that nobody has, and what is removed, last of all, is completed, which nobody
- * else but a removal looks at. They may still meet where BullMQ waits: removals, delayed jobs that
- * are due, `obliterate`, jobs with parents. PostgreSQL then ends one of the two. Whatever a statement
- * of several fails for, a deadlock, a timeout, an outage, its calls are made one by one.
+ * A statement is one transaction, which holds the rows of several jobs, and waits for none: it
+ * completes, hands out and removes only jobs whose rows nobody has locked. Others, who extend the
+ * locks of a worker's jobs or mark them, take many rows in an order of their own; one that waited for
+ * a job to be completed has its row still when it is, and waits for the next. A statement that
+ * waited for such a row would wait in a circle, as BullMQ's own removal does. They may still meet
+ * where BullMQ waits: delayed jobs that are due, `obliterate`, jobs with parents. PostgreSQL then ends
+ * one of the two. Whatever a statement of several fails for, a deadlock, a timeout, an outage, its
+ * calls are made one by one.
  */
 export class JointCompletions {
   readonly #runs: Runs;
@@ -87,8 +90,9 @@ export class JointCompletions {
   async #make(calls: Call[]): Promise<Call[]> {
     const params: unknown[] = [];
     const place = (value: unknown) => `$${params.push(value)}`;
+    const { completions, removal } = removeOnce(calls.map(({ args }) => args));
     // Parts of a UNION ALL are evaluated in their order, each when the one before it has ended.
-    const parts = removeOnce(calls.map(({ args }) => args)).map((args, index) => {
+    const parts = completions.map((args, index) => {
       const places = args.map(place);
       const held = `SELECT id FROM job WHERE queue = ${places[QUEUE]} AND id = ${places[JOB]}
           AND state = 'active' AND lock_token = ${places[TOKEN]} FOR UPDATE SKIP LOCKED`;
@@ -96,9 +100,10 @@ export class JointCompletions {
       return `SELECT ${index} AS call, next.* FROM (${held}) held
         LEFT JOIN LATERAL move_to_completed_fetch(${own}) next ON true`;
     });
+    const text = removal(place, 'before') + parts.join('\nUNION ALL\n');
     let rows: Answer['rows'];
     try {
-      ({ rows } = await this.#runs.joint(parts.join('\nUNION ALL\n'), params));
+      ({ rows } = await this.#runs.joint(text, params));
     } catch {
       return calls;
     }
@@ -110,17 +115,52 @@ export class JointCompletions {
   }
 
   async #makeAlone({ args, resolve, reject }: Call): Promise<void> {
+    const { completions, removal } = removeOnce([args]);
     const places = args.map((_, index) => `$${index + 1}`).join(', ');
     await this.#runs
-      .alone(`SELECT * FROM move_to_completed_fetch(${places})`, args)
+      .alone(`SELECT * FROM move_to_completed_fetch(${places})`, completions[0]!)
       .then(resolve, reject);
+    const params: unknown[] = [];
+    const text = removal((value) => `$${params.push(value)}`, 'after');
+    // What this one leaves, the next one removes.
+    if (text) await this.#runs.joint(`${text} SELECT WHERE false`, params).catch(() => {});
   }
 }
 
-/** Has the last of the jobs that are kept remove all that are too many; the others need not look. */
-function removeOnce(completions: Args[]): Args[] {
-  const last = completions.findLastIndex((args) => args[REMOVE_ALL] !== true);
-  return completions.map((args, index) =>
-    index === last ? args : args.with(KEEP_AGE, null).with(KEEP_COUNT, null),
+/**
+ * Makes the text of a `WITH` that removes jobs, or none, and has its values take their places.
+ *
+ * @param seen - the jobs as they are before the completions, or after them
+ */
+type Removal = (place: (value: unknown) => string, seen: 'before' | 'after') => string;
+
+/**
+ * Takes the removal of completed jobs that are too many or too old out of completions. A statement
+ * sees the jobs as they were before it: of those that it completes, what is too many is removed as it
+ * is completed.
+ */
+function removeOnce(all: Args[]): { completions: Args[]; removal: Removal } {
+  const kept = all.filter((args) => args[REMOVE_ALL] !== true);
+  const last = kept.at(-1);
+  const count = (last?.[KEEP_COUNT] as number | null | undefined) ?? -1; // any below zero: all
+  const age = (last?.[KEEP_AGE] as number | null | undefined) ?? -1;
+  const tooMany = new Set(count < 0 ? [] : kept.slice(0, Math.max(kept.length - count, 0)));
+  const completions = all.map((args) =>
+    (tooMany.has(args) ? args.with(REMOVE_ALL, true) : args)
+      .with(KEEP_AGE, null)
+      .with(KEEP_COUNT, null),
   );
+  if (!last || (count < 0 && age < 0)) return { completions, removal: () => '' };
+  const removal: Removal = (place, seen) => {
+    const completed = `FROM job WHERE queue = ${place(last[QUEUE])} AND state = 'completed'`;
+    const others = seen === 'before' ? Math.max(count - kept.length, 0) : count;
+    const limit = place(count < 0 ? null : others);
+    const time = place(age < 0 ? null : (last[FINISHED_ON] as number) - age * 1000);
+    return `WITH old AS (SELECT queue, id ${completed} AND (finished_at_ms <= ${time}::bigint OR id NOT IN
+        (SELECT id ${completed} ORDER BY finished_at_ms DESC, seq DESC LIMIT ${limit}::int))
+        FOR UPDATE SKIP LOCKED),
+      removed AS (DELETE FROM job USING old WHERE job.queue = old.queue AND job.id = old.id)
+      `;
+  };
+  return { completions, removal };
 }
