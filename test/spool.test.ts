@@ -127,6 +127,53 @@ describe.each(['redis', 'postgres'] as const)(
         await producer.close();
       });
 
+      const queuedBetween = async (from: number, to: number) =>
+        (await queuedIds(location)).filter((id) => ids(from, to).includes(id)).toSorted();
+
+      it.each(['queue', 'sync'] as const)(
+        'gives a queue that is slow nothing twice (durability %s)',
+        async (durability) => {
+          const from = durability === 'sync' ? 4000 : 3000;
+          const producer = open(location, { durability });
+          emit(producer, from, from + 10);
+          await reaches(producer, (stats) => stats.delivered === 10 && stats.spooledBytes === 0);
+
+          server.pause();
+          emit(producer, from + 10, from + 110);
+          // The spool has them while they are on their way, and is asked for them no more than once.
+          await reaches(producer, ({ spooled }) => spooled === 100);
+          emit(producer, from + 110, from + 210);
+          await reaches(producer, ({ spooled }) => spooled === 200);
+          await sleep(1000);
+          server.resume();
+          await reaches(producer, (stats) => stats.delivered === 210 && stats.spooledBytes === 0);
+          await producer.close();
+          expect(await queuedBetween(from, from + 210)).toEqual(ids(from, from + 210));
+          expect(segmentFiles(spool)).toEqual([]);
+        },
+      );
+
+      it('sends again what a call was late with, and then failed to bring', async () => {
+        const proxy = await startProxy(server.url);
+        const producer = open({ ...location, url: proxy.url });
+        try {
+          emit(producer, 5000, 5010);
+          await reaches(producer, ({ delivered }) => delivered === 10);
+          proxy.silence();
+          emit(producer, 5010, 5110);
+          await reaches(producer, ({ spooled }) => spooled === 100);
+          proxy.reset();
+          const cutAt = performance.now();
+          await reaches(producer, ({ delivered }) => delivered === 110);
+          expect(performance.now() - cutAt).toBeLessThan(5000); // long before the call's own time is up
+          await reaches(producer, ({ spooledBytes }) => spooledBytes === 0);
+          expect(await queuedBetween(5000, 5110)).toEqual(ids(5000, 5110));
+        } finally {
+          await producer.close();
+          proxy.close();
+        }
+      });
+
       it.each([
         ['kill', 1000],
         ['pause', 2000],

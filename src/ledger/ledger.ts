@@ -9,11 +9,9 @@ import { CLOSED_SUMS, SUM_OF } from './closed.ts';
 export const NO_PRODUCER: ProducerLedger = { id: NIL, accepted: 0, dropped: 0 };
 
 /**
- * The end of every writer's statement: it counts what became of the batch, in the transaction that
- * writes it. Before it stand the parts `event` (id, place: from 1), `inserted` (id of each row that
- * is new) and `waiting` (place, field, reference). Parameters: `$2` the places at which the events
- * of a job begin, in order; `$3` a JSON array that says of each job how many events it has and what
- * its producer counted; `$4` the writer; `$5` the kind.
+ * How a writer's statement counts in the ledger what became of a batch, in the transaction that
+ * writes it. Parameters: `$2` a JSON array that says of each job how many events it has and what its
+ * producer counted; `$3` the writer; `$4` the kind.
  *
  * Why the counts are exact, whatever is killed and when: they commit with the rows or not at all,
  * so a row is counted by the statement that inserted it, and by no other. A batch that is written
@@ -21,43 +19,31 @@ export const NO_PRODUCER: ProducerLedger = { id: NIL, accepted: 0, dropped: 0 };
  * `dropped` are the producer's own and only grow, so the greatest stands.
  *
  * Why nobody waits: a row of the ledger belongs to one writer and one kind, and a writer writes one
- * batch of a kind at a time. The row is locked last, after all that other writers may wait for.
+ * batch of a kind at a time. The row is locked last, after all that other writers may wait for: what
+ * is counted is not known before.
  */
-const end = (fresh: string) => `
-, fresh AS (${fresh}
-), outcome AS (
-  SELECT width_bucket("place", $2::bigint[]) AS "job", sum("fresh") AS "fresh",
-    sum("waiting") AS "waiting"
-  FROM (
-    SELECT "place", "fresh", 0 AS "waiting" FROM fresh
-    UNION ALL
-    SELECT "place", 0, 1 FROM waiting
-  ) x
-  GROUP BY 1
-), in_ledger AS (
-  INSERT INTO "EventLedger" AS l ("writerId", "producerId", "kind", "accepted", "dropped",
+const inLedger = (committed: string, duplicates: string, from = '') => `
+INSERT INTO "EventLedger" AS l ("writerId", "producerId", "kind", "accepted", "dropped",
     "committed", "duplicates", "updatedAt")
-  SELECT $4::uuid, j."id", $5, max(j."accepted"), max(j."dropped"), coalesce(sum(o."fresh"), 0),
-    sum(j."events" - coalesce(o."fresh" + o."waiting", 0)), now() AT TIME ZONE 'utc'
-  FROM ROWS FROM (json_to_recordset($3::json) AS ("id" uuid, "accepted" bigint, "dropped" bigint,
-      "events" int)) WITH ORDINALITY AS j ("id", "accepted", "dropped", "events", "place")
-    LEFT JOIN outcome o ON o."job" = j."place"
+  SELECT $3::uuid, j."id", $4, max(j."accepted"), max(j."dropped"), ${committed},
+    ${duplicates}, now() AT TIME ZONE 'utc'
+  FROM ROWS FROM (json_to_recordset($2::json) AS ("id" uuid, "accepted" bigint, "dropped" bigint,
+      "events" int)) WITH ORDINALITY AS j ("id", "accepted", "dropped", "events", "place")${from}
   GROUP BY j."id" ORDER BY j."id"
   ON CONFLICT ("writerId", "producerId", "kind") DO UPDATE
   SET "accepted" = greatest(l."accepted", excluded."accepted"),
     "dropped" = greatest(l."dropped", excluded."dropped"),
     "committed" = l."committed" + excluded."committed",
     "duplicates" = l."duplicates" + excluded."duplicates",
-    "updatedAt" = excluded."updatedAt"
-)
-SELECT (SELECT count(*)::int FROM inserted) AS "inserted",
-  coalesce((
-    SELECT json_agg(json_build_object('index', "place" - 1, 'field', "field",
-      'reference', "reference"))
-    FROM waiting
-  ), '[]') AS "waiting"`;
+    "updatedAt" = excluded."updatedAt"`;
 
-export const LEDGER_END = end(`
+/**
+ * The end of a writer's statement. Before it stand the parts `event` (id, place: from 1), `inserted`
+ * (id of each row that is new) and `waiting` (place, field, reference). `$5` are the places at which
+ * the events of a job begin, in order. It returns how many rows were inserted, and what waits.
+ */
+export const LEDGER_END = `
+, fresh AS (
   -- An id that is in the batch twice counts where it came first. Adding up needs no join, which
   -- the planner, who cannot know how long the batch is, might choose to do row by row.
   SELECT min("place") AS "place", 1 AS "fresh"
@@ -66,13 +52,40 @@ export const LEDGER_END = end(`
     UNION ALL
     SELECT "id", NULL, 1 FROM inserted
   ) x
-  GROUP BY "id" HAVING sum("rows") > 0`);
+  GROUP BY "id" HAVING sum("rows") > 0
+), outcome AS (
+  SELECT width_bucket("place", $5::bigint[]) AS "job", sum("fresh") AS "fresh",
+    sum("waiting") AS "waiting"
+  FROM (
+    SELECT "place", "fresh", 0 AS "waiting" FROM fresh
+    UNION ALL
+    SELECT "place", 0, 1 FROM waiting
+  ) x
+  GROUP BY 1
+), in_ledger AS (${inLedger(
+  'coalesce(sum(o."fresh"), 0)',
+  'sum(j."events" - coalesce(o."fresh" + o."waiting", 0))',
+  `
+    LEFT JOIN outcome o ON o."job" = j."place"`,
+)}
+)
+SELECT (SELECT count(*)::int FROM inserted) AS "inserted",
+  coalesce((
+    SELECT json_agg(json_build_object('index', "place" - 1, 'field', "field",
+      'reference', "reference"))
+    FROM waiting
+  ), '[]') AS "waiting"`;
 
-/** The same where \`inserted\` has each event but those that wait, or the statement fails. */
-export const LEDGER_END_OF_NEW = end(`
-  SELECT "place", 1 AS "fresh" FROM event
-  UNION ALL
-  SELECT "place", -1 FROM waiting`);
+/**
+ * The same where every event becomes a row, or the statement fails: with 23502, since the ledger
+ * takes no NULL, where an event waits for its parent, and with 23505 where one is a row already.
+ * Nothing need be known of a single event, and nothing is returned.
+ */
+export const LEDGER_END_OF_NEW = inLedger(
+  `CASE WHEN (SELECT count(*) FROM inserted) = (SELECT count(*) FROM event)
+      THEN sum(j."events") END`,
+  '0',
+);
 
 /** What all writers together have counted of one producer's events of one kind. */
 export interface LedgerEntry extends Record<LedgerFigure, number> {

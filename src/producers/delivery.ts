@@ -1,9 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { UnavailableError } from '../errors.ts';
 import { packEnvelope } from '../queues/envelope.ts';
 import type { EventKind } from '../queues/events.ts';
 import type { HeldEvent } from './lane.ts';
 import type { Outlet } from './outlet.ts';
+import type { Segment } from './spool/segment.ts';
 import type { Spool } from './spool/spool.ts';
 import type { Tally } from './tally.ts';
 
@@ -22,14 +24,18 @@ export interface DeliveryOptions {
 /** Milliseconds before a failed call is repeated; doubles from the first to the last. */
 export const RETRY_MS = { first: 100, last: 1000 };
 
-/** Milliseconds after which a call counts as failed when nothing but it is waiting. */
+/** Milliseconds that a call gets at most, whatever became of its events meanwhile. */
 export const SEND_TIMEOUT_MS = 10_000;
 
 /**
  * Brings events to the queue or, where that does not take them in time, to the spool. Until a call
  * succeeds again the queue then counts as away, and what comes goes to the spool at once; the
- * replay of the spool is what tries. A call that failed or was given up may have arrived: the ids
- * of the events make the second copy harmless.
+ * replay of the spool is what tries.
+ *
+ * The call that was late goes on. If the queue takes its events after all, their copies in the spool,
+ * which have segments of their own, are removed unread: a queue that is slow because it has much to
+ * do is not given the same once more. Only when the call has failed, which leaves open whether it
+ * arrived, are they sent again; the ids of the events make the second copy harmless.
  */
 export class Delivery {
   /** Whether the queue counts as away. */
@@ -42,7 +48,7 @@ export class Delivery {
 
   /** Takes packs off the array as they are delivered or spooled; returns when none is left. */
   async deliver(kind: EventKind, packs: HeldEvent[][], signal: AbortSignal): Promise<void> {
-    const { outlet, onError, spoolAfterMs, tally } = this.#options;
+    const { onError, outlet, spoolAfterMs, tally } = this.#options;
     const deadline = performance.now() + spoolAfterMs;
     for (let retryMs = RETRY_MS.first; !signal.aborted;) {
       while (this.isAway && packs[0] && this.spool(kind, packs[0])) packs.shift();
@@ -50,9 +56,13 @@ export class Delivery {
       try {
         const ledger = tally.ledger(kind);
         const envelopes = packs.map((pack) => packEnvelope(pack, ledger));
-        const remainingMs = Math.max(deadline - performance.now(), RETRY_MS.first);
-        const timeoutMs = this.isAway ? SEND_TIMEOUT_MS : remainingMs;
-        const connection = await outlet.send(kind, envelopes, timeoutMs);
+        const call = outlet.send(kind, envelopes, SEND_TIMEOUT_MS);
+        if (!this.isAway) {
+          const remainingMs = Math.max(deadline - performance.now(), RETRY_MS.first);
+          await this.#orLate(kind, packs, call, remainingMs, signal);
+          if (packs.length === 0) return;
+        }
+        const connection = await call;
         if (signal.aborted) return; // they are the spool's by now
         this.isAway = false;
         this.#taken(kind, packs.splice(0).flat(), connection);
@@ -69,10 +79,15 @@ export class Delivery {
     }
   }
 
-  /** Has the spool take events over, synchronously and all or none; says whether it did. */
-  spool(kind: EventKind, events: readonly HeldEvent[]): boolean {
+  /**
+   * Has the spool take events over, synchronously and all or none; says whether it did.
+   *
+   * @param call - that brings them to the queue meanwhile; only when it fails are they sent again
+   */
+  spool(kind: EventKind, events: readonly HeldEvent[], call?: Promise<number>): boolean {
     const { spool, tally, onMoved } = this.#options;
     const loose = events.filter((event) => !event.segment);
+    const held = countBySegment(events);
     if (loose.length > 0) {
       const ledger = tally.ledger(kind);
       const records = loose.map(({ json, bytes }) => ({
@@ -81,25 +96,80 @@ export class Delivery {
       }));
       const segment = spool.append(records);
       if (!segment) return false;
-      segment.unsent += loose.length;
+      segment.held += loose.length;
+      held.set(segment, loose.length);
     }
-    for (const { segment } of events) {
-      if (!segment) continue;
-      segment.held--;
-      segment.unsent++;
+    if (!call) leave(held);
+    else {
+      void call.then(
+        (connection) => this.#tookLate(held, connection),
+        () => leave(held),
+      );
     }
     tally.moved(kind, events, 'spooled');
     onMoved();
     return true;
   }
 
+  /** Waits for a call to settle; when it is late, the spool has the packs as long as it goes on. */
+  async #orLate(
+    kind: EventKind,
+    packs: HeldEvent[][],
+    call: Promise<number>,
+    milliseconds: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { onError, spool } = this.#options;
+    const timer = new AbortController();
+    const late = sleep(milliseconds, true, { signal: timer.signal }).catch(() => false);
+    const isLate = await Promise.race([late, call.then(() => false)]).finally(() => timer.abort());
+    if (!isLate || signal.aborted) return;
+    this.isAway = true;
+    onError(new UnavailableError(`the queue did not answer within ${Math.round(milliseconds)} ms`));
+    call.catch(onError);
+    // In segments of their own, since a segment is sent whole.
+    spool.seal();
+    while (packs[0] && this.spool(kind, packs[0], call)) packs.shift();
+    spool.seal();
+  }
+
   #taken(kind: EventKind, events: readonly HeldEvent[], connection: number): void {
-    for (const { segment } of events) {
-      if (!segment) continue;
-      segment.held--;
-      segment.taken(connection);
-    }
+    release(countBySegment(events), connection);
     this.#options.tally.moved(kind, events, 'delivered');
     this.#options.onMoved();
+  }
+
+  #tookLate(held: ReadonlyMap<Segment, number>, connection: number): void {
+    this.isAway = false;
+    release(held, connection);
+    let events = 0;
+    for (const count of held.values()) events += count;
+    this.#options.tally.replayed(events);
+    this.#options.onMoved();
+  }
+}
+
+/** How many of the events are on disk as well, by segment. */
+function countBySegment(events: readonly HeldEvent[]): Map<Segment, number> {
+  const counts = new Map<Segment, number>();
+  for (const { segment } of events) {
+    if (segment) counts.set(segment, (counts.get(segment) ?? 0) + 1);
+  }
+  return counts;
+}
+
+/** The queue has taken events that were held. */
+function release(held: ReadonlyMap<Segment, number>, connection: number): void {
+  for (const [segment, count] of held) {
+    segment.held -= count;
+    segment.taken(connection);
+  }
+}
+
+/** Nobody else brings the events that were held: the replay is to. */
+function leave(held: ReadonlyMap<Segment, number>): void {
+  for (const [segment, count] of held) {
+    segment.held -= count;
+    segment.unsent += count;
   }
 }

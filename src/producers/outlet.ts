@@ -46,6 +46,8 @@ export class Outlet {
   #disk: RedisDisk | undefined;
   /** Of the calls under way. */
   readonly #timers = new Set<NodeJS.Timeout>();
+  /** What gives up a call under way. */
+  readonly #giveUp = new Set<(error: UnavailableError) => void>();
   /** Every connection to PostgreSQL that may be open. */
   readonly #clients = new Set<Connection>();
   readonly #Client: typeof Connection;
@@ -88,30 +90,36 @@ export class Outlet {
    * @throws if any of them may not be in the queue
    */
   async send(kind: EventKind, envelopes: string[], timeoutMs: number): Promise<number> {
-    let isLate = false;
+    let isGivenUp = false;
     const work = async () => {
       const queue = await this.#open(kind);
       // Whoever gave up waiting sends again, and there need not be two copies.
-      if (isLate || this.#isClosed) throw new UnavailableError('the queue was not found in time');
+      if (isGivenUp || this.#isClosed)
+        throw new UnavailableError('the queue was not found in time');
       const { connection } = this;
       await queue.addBulk(envelopes.map((data) => ({ name: kind, data })));
       return connection;
     };
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        isLate = true;
-        // To be silent for so long is to be dead: a host without power, a path that drops packets.
-        if (timeoutMs >= SILENCE_MS) this.#found?.redis?.disconnect(true);
-        reject(new UnavailableError(`the queue did not answer within ${timeoutMs} ms`));
-      }, timeoutMs);
-      this.#timers.add(timer);
+    let giveUp!: (error: UnavailableError) => void;
+    const givenUp = new Promise<never>((_, reject) => {
+      giveUp = (error) => {
+        isGivenUp = true;
+        reject(error);
+      };
     });
+    this.#giveUp.add(giveUp);
+    const timer = setTimeout(() => {
+      giveUp(new UnavailableError(`the queue did not answer within ${timeoutMs} ms`));
+      // To be silent for so long is to be dead: a host without power, a path that drops packets.
+      if (timeoutMs >= SILENCE_MS) this.#found?.redis?.disconnect(true);
+    }, timeoutMs);
+    this.#timers.add(timer);
     try {
-      return await Promise.race([work(), late]);
+      return await Promise.race([work(), givenUp]);
     } finally {
       clearTimeout(timer);
-      if (timer) this.#timers.delete(timer);
+      this.#timers.delete(timer);
+      this.#giveUp.delete(giveUp);
     }
   }
 
@@ -186,7 +194,12 @@ export class Outlet {
     if (this.#isClosed) throw new UnavailableError('the producer is closed');
     const redis = location.kind === 'redis' ? openRedis(location) : undefined;
     redis?.on('error', this.#onError);
-    redis?.on('close', () => this.connection++);
+    redis?.on('close', () => {
+      this.connection++;
+      // No answer comes any more, but the client would wait for it as long as for any other.
+      const error = new UnavailableError('the connection to Redis was lost');
+      for (const giveUp of this.#giveUp) giveUp(error);
+    });
     redis?.on('ready', this.#onBack);
     this.#found = { location, redis };
     return this.#found;

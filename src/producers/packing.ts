@@ -9,7 +9,7 @@ export interface PackLimits {
 }
 
 /** What one call to the queue takes at most, and so what a retry repeats. */
-export const MAX_CALL = { jobs: 16, bytes: 4 * 1024 * 1024 };
+export const MAX_CALL = { jobs: 4, bytes: 4 * 1024 * 1024 };
 
 /** How many of the events from `first` on go into one job: at least one. */
 export function packLength(

@@ -16,7 +16,7 @@ export interface ProducerStats {
   dropped: number;
   /** In memory now, and with durability `sync` in the spool as well. */
   buffered: number;
-  /** In the spool alone now. */
+  /** In the spool now, and no longer in memory; a call that is late may yet bring them to the queue. */
   spooled: number;
   /** Refused as wrong; not accepted. */
   invalid: number;
