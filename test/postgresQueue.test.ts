@@ -192,6 +192,26 @@ it('completes jobs while somebody has the rows of those that are completed, whic
   expect(kept).toEqual([{ jobs: 10, newest: 25 }]);
 });
 
+it('completes the last job of a worker that stops, while somebody has the rows of completed ones', async () => {
+  await add(numbered(12));
+  const first = hold(12);
+  await expect.poll(() => first.completed.length, { timeout: 20_000 }).toBe(12);
+  await first.worker.close();
+  const holder = await connect();
+  await holder.query('BEGIN');
+  await holder.query('SELECT FROM jobs.job FOR UPDATE');
+
+  await add(numbered(1));
+  let closing: Promise<void> | undefined;
+  const last = hold(1, async () => {
+    closing = last.worker.close();
+  });
+  await expect.poll(() => last.completed.length, { timeout: 10_000 }).toBe(1);
+  await closing;
+  await holder.query('COMMIT');
+  expect(last.errors).toEqual([]);
+});
+
 it('completes one by one where PostgreSQL has no time for all at once', async () => {
   await add(numbered(12));
   await db.sql(`CREATE FUNCTION jobs.rest() RETURNS trigger LANGUAGE plpgsql

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -99,4 +99,27 @@ describe.each(['redis', 'postgres'] as const)('SIGTERM to an agent with queues o
       },
     );
   });
+});
+
+it('a producer whose queue is not found keeps nothing alive, however late a call may be', async () => {
+  const program = join(folder, 'unfound.mts');
+  const source = new URL('../src/producers/producer.ts', import.meta.url).href;
+  writeFileSync(
+    program,
+    `import { createProducer } from '${source}';
+    const producer = createProducer({ queue: () => new Promise(() => {}) });
+    producer.metric({ scope: 'agent', agentId: 'a', metricType: 'm', metricValue: 1 });
+    setTimeout(() => {
+      console.log('closing');
+      void producer.close({ deadlineMs: 300 });
+    }, 100);`,
+  );
+  const spool = mkdtempSync(join(folder, 'spool-'));
+  const env = { ANNALS_SPOOL_DIR: spool, ANNALS_SPOOL_AFTER_MS: '60000' };
+  const child = spawnTsx(program, [], env);
+  const exited = once(child, 'exit');
+  await once(child.stdout, 'data');
+  const closingAt = performance.now();
+  expect(await exited).toEqual([0, null]);
+  expect(performance.now() - closingAt).toBeLessThan(3000);
 });

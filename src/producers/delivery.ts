@@ -35,11 +35,14 @@ export const SEND_TIMEOUT_MS = 10_000;
  * The call that was late goes on. If the queue takes its events after all, their copies in the spool,
  * which have segments of their own, are removed unread: a queue that is slow because it has much to
  * do is not given the same once more. Only when the call has failed, which leaves open whether it
- * arrived, are they sent again; the ids of the events make the second copy harmless.
+ * arrived, are they sent again; the ids of the events make the second copy harmless. (With durability
+ * `sync` they share segments with others, which may have to be sent.)
  */
 export class Delivery {
   /** Whether the queue counts as away. */
   isAway = false;
+  /** Calls that were late, and then failed, since the start. */
+  lateFailures = 0;
   readonly #options: DeliveryOptions;
 
   constructor(options: DeliveryOptions) {
@@ -60,7 +63,7 @@ export class Delivery {
         if (!this.isAway) {
           const remainingMs = Math.max(deadline - performance.now(), RETRY_MS.first);
           await this.#orLate(kind, packs, call, remainingMs, signal);
-          if (packs.length === 0) return;
+          if (packs.length === 0 || signal.aborted) return;
         }
         const connection = await call;
         if (signal.aborted) return; // they are the spool's by now
@@ -97,7 +100,7 @@ export class Delivery {
       const segment = spool.append(records);
       if (!segment) return false;
       segment.held += loose.length;
-      held.set(segment, loose.length);
+      held.set(segment, (held.get(segment) ?? 0) + loose.length);
     }
     if (!call) leave(held);
     else {
@@ -121,12 +124,16 @@ export class Delivery {
   ): Promise<void> {
     const { onError, spool } = this.#options;
     const timer = new AbortController();
-    const late = sleep(milliseconds, true, { signal: timer.signal }).catch(() => false);
+    // The call keeps the agent's process alive as long as it may; its being late does not.
+    const late = sleep(milliseconds, true, { ref: false, signal: timer.signal }).catch(() => false);
     const isLate = await Promise.race([late, call.then(() => false)]).finally(() => timer.abort());
     if (!isLate || signal.aborted) return;
     this.isAway = true;
     onError(new UnavailableError(`the queue did not answer within ${Math.round(milliseconds)} ms`));
-    call.catch(onError);
+    call.catch((error: unknown) => {
+      this.lateFailures++;
+      if (packs.length === 0 && !signal.aborted) onError(error); // nobody else waits for it
+    });
     // In segments of their own, since a segment is sent whole.
     spool.seal();
     while (packs[0] && this.spool(kind, packs[0], call)) packs.shift();

@@ -120,11 +120,8 @@ export class Replay {
   #next(): Segment | undefined {
     const { spool } = this.#options;
     for (const segment of spool.segments) {
+      if (!segment.isSealed && segment.unsent > 0) spool.seal();
       if (segment.wantsReplay && !this.#unreadable.has(segment)) return segment;
-      if (!segment.isSealed && segment.unsent > 0) {
-        spool.seal();
-        return segment;
-      }
     }
     return undefined;
   }

@@ -1,4 +1,4 @@
-/** The arguments of BullMQ's `move_to_completed_fetch`. */
+/** The arguments of BullMQ's `move_to_completed_fetch`, or the first eight, which are those of `move_to_completed`. */
 type Args = unknown[];
 
 interface Answer {
@@ -15,6 +15,8 @@ interface Runs {
 }
 
 interface Call {
+  /** BullMQ's statement. */
+  text: string;
   args: Args;
   resolve: (answer: Answer) => void;
   reject: (error: unknown) => void;
@@ -22,6 +24,9 @@ interface Call {
 
 /** Completions in one statement at most: each hands out a job, of up to a megabyte. */
 const MAX_CALLS = 16;
+
+/** What also hands out a job. */
+const FETCHES = /\bmove_to_completed_fetch\(/;
 
 /** Places in `Args`. */
 const [QUEUE, JOB, TOKEN, FINISHED_ON, REMOVE_ALL, KEEP_AGE, KEEP_COUNT] = [
@@ -56,13 +61,16 @@ export class JointCompletions {
   }
 
   /**
-   * Completes a job.
+   * Completes a job as BullMQ's statement would.
    *
    * @returns the row of the job that is handed out in its place, if there is one
    */
-  complete(args: Args): Promise<Answer> {
+  complete(text: string, args: Args): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ args, resolve, reject });
+      const call = { text, args, resolve, reject };
+      // A worker that is about to stop takes no other job: there are few of these, and they are no match.
+      if (!FETCHES.test(text)) return this.#leave(call);
+      this.#waiting.push(call);
       if (this.#isRunning) return;
       this.#isRunning = true;
       setImmediate(() => void this.#makeAll());
@@ -73,11 +81,13 @@ export class JointCompletions {
     while (this.#waiting.length > 0) {
       const calls = this.#waiting.splice(0, MAX_CALLS);
       // Nobody waits for those that are left: somebody may have the row of one for long.
-      for (const call of await this.#make(calls)) {
-        this.#alone = this.#alone.then(() => this.#makeAlone(call));
-      }
+      for (const call of await this.#make(calls)) this.#leave(call);
     }
     this.#isRunning = false;
+  }
+
+  #leave(call: Call): void {
+    this.#alone = this.#alone.then(() => this.#makeAlone(call));
   }
 
   /**
@@ -114,12 +124,9 @@ export class JointCompletions {
     });
   }
 
-  async #makeAlone({ args, resolve, reject }: Call): Promise<void> {
+  async #makeAlone({ text: completion, args, resolve, reject }: Call): Promise<void> {
     const { completions, removal } = removeOnce([args]);
-    const places = args.map((_, index) => `$${index + 1}`).join(', ');
-    await this.#runs
-      .alone(`SELECT * FROM move_to_completed_fetch(${places})`, completions[0]!)
-      .then(resolve, reject);
+    await this.#runs.alone(completion, completions[0]!).then(resolve, reject);
     const params: unknown[] = [];
     const text = removal((value) => `$${params.push(value)}`, 'after');
     // What this one leaves, the next one removes.

@@ -17,8 +17,8 @@ import { SharedConnection } from './poolShare.ts';
 /** Statements that hand out a job. */
 const CLAIM = /\bmove_to_(?:active|completed_fetch|failed_fetch)\(/;
 
-/** The one of them that completes another job first. */
-const COMPLETION = /\bmove_to_completed_fetch\(/;
+/** Statements that complete a job. */
+const COMPLETION = /\bmove_to_completed(?:_fetch)?\(/;
 
 /** Columns of a job that are parsed, unlike its data. */
 const PARSED = ['opts', 'progress', 'return_value', 'stacktrace'] as const;
@@ -57,13 +57,13 @@ class PatientConnection extends SharedConnection {
       for (const row of answer.rows as Record<string, unknown>[]) this.#read(row);
       return answer;
     };
-    const claim = (text: string, values: unknown[]) => this.#outlast(() => claimOnce(text, values));
-    const completions = new JointCompletions({ joint: claimOnce, alone: claim });
-    this.pool.query = ((text: string, params: unknown[] = []) => {
-      if (COMPLETION.test(text)) return completions.complete(params);
-      if (CLAIM.test(text)) return claim(text, params);
-      return this.#outlast(() => query({ text, values: params }));
-    }) as typeof this.pool.query;
+    const run = (text: string, values: unknown[] = []) =>
+      this.#outlast(() => (CLAIM.test(text) ? claimOnce(text, values) : query({ text, values })));
+    const completions = new JointCompletions({ joint: claimOnce, alone: run });
+    this.pool.query = ((text: string, values: unknown[] = []) =>
+      COMPLETION.test(text)
+        ? completions.complete(text, values)
+        : run(text, values)) as typeof this.pool.query;
   }
 
   /**

@@ -20,7 +20,7 @@ export class Segment {
   readonly written = new Map<EventKind, number>();
   /** Events whose only copy is here; the account of the producer calls them spooled. */
   unsent = 0;
-  /** Events that are in memory too, on their way to the queue (durability `sync`). */
+  /** Events that are on their way to the queue otherwise: from memory, or by a call that is late. */
   held = 0;
   /** To be sent whole, for whatever reason besides `unsent`: adopted, or its sending is in doubt. */
   isInDoubt: boolean;
@@ -57,9 +57,9 @@ export class Segment {
     return new Segment(path, producerId, bytes, undefined);
   }
 
-  /** Whether it is to be read and sent. */
+  /** Whether it is to be read and sent; it is sent whole, so not while something else brings a part. */
   get wantsReplay(): boolean {
-    return this.isSealed && (this.unsent > 0 || this.isInDoubt);
+    return this.isSealed && this.held === 0 && (this.unsent > 0 || this.isInDoubt);
   }
 
   /** Whether the queue has taken every event, which it may not have on its disk yet. */
