@@ -177,6 +177,20 @@ describe.each(['redis', 'postgres'] as const)(
         }
       });
 
+      it('tries once more at a close what a late call failed to bring', async () => {
+        const proxy = await startProxy(server.url);
+        const producer = open({ ...location, url: proxy.url });
+        emit(producer, 6000, 6010);
+        await reaches(producer, (stats) => stats.delivered === 10 && stats.spooledBytes === 0);
+        proxy.silence();
+        emit(producer, 6010, 6020);
+        await reaches(producer, ({ spooled }) => spooled === 10);
+        await producer.close({ deadlineMs: 30_000 }); // the call has ten seconds
+        expect(producer.stats()).toMatchObject({ delivered: 20, spooledBytes: 0 });
+        expect(await queuedBetween(6000, 6020)).toEqual(ids(6000, 6020));
+        proxy.close();
+      });
+
       it.each([
         ['kill', 1000],
         ['pause', 2000],

@@ -41,8 +41,6 @@ export const SEND_TIMEOUT_MS = 10_000;
 export class Delivery {
   /** Whether the queue counts as away. */
   isAway = false;
-  /** Calls that were late, and then failed, since the start. */
-  lateFailures = 0;
   readonly #options: DeliveryOptions;
 
   constructor(options: DeliveryOptions) {
@@ -131,7 +129,6 @@ export class Delivery {
     this.isAway = true;
     onError(new UnavailableError(`the queue did not answer within ${Math.round(milliseconds)} ms`));
     call.catch((error: unknown) => {
-      this.lateFailures++;
       if (packs.length === 0 && !signal.aborted) onError(error); // nobody else waits for it
     });
     // In segments of their own, since a segment is sent whole.

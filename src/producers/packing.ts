@@ -8,7 +8,11 @@ export interface PackLimits {
   maxWaitMs: number;
 }
 
-/** What one call to the queue takes at most, and so what a retry repeats. */
+/**
+ * What one call to the queue takes at most, and so what a retry repeats. With 16 jobs calls were late on
+ * a busy machine, and held up the event loop while they were packed (docs/performance.md); 4 are one
+ * statement on PostgreSQL.
+ */
 export const MAX_CALL = { jobs: 4, bytes: 4 * 1024 * 1024 };
 
 /** How many of the events from `first` on go into one job: at least one. */

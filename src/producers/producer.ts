@@ -207,15 +207,14 @@ class QueueProducer implements Producer {
 
   /** Resolves when there is nothing left to send, nobody to send it to, or no time. */
   async #drain(deadline: number): Promise<void> {
-    const failures = () => this.#replay.failures + this.#delivery.lateFailures;
-    const before = failures();
+    const { failures } = this.#replay;
     void this.#buffer.flush();
     this.#replay.hurry();
     while (performance.now() < deadline) {
       if (this.#tally.stats.buffered === 0) {
         if (this.#replay.isDone) return;
         // It was tried once more. (Embedded servers that are starting are about to be there.)
-        const isAway = this.#delivery.isAway && failures() > before;
+        const isAway = this.#delivery.isAway && this.#replay.failures > failures;
         if (isAway && !this.#outlet.isLocating) return;
       }
       await sleep(CLOSE_LOOK_MS);
