@@ -8,7 +8,7 @@ import { readLedger } from '../src/ledger/ledger.ts';
 import { encodeEvent } from '../src/queues/eventEncoding.ts';
 import { EVENT_KINDS, type EventKind } from '../src/queues/events.ts';
 import { BatchWriter, type Verdict } from '../src/workers/batchWriter.ts';
-import { createWrite, statementOf } from '../src/workers/writers/index.ts';
+import { createWrite, statementOf, statementOfNew } from '../src/workers/writers/index.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import {
   deadlocks,
@@ -328,5 +328,42 @@ describe('what is checked again of a parent that changed meanwhile', () => {
     const locks = locksOf(explained!['QUERY PLAN'][0]!.Plan);
     expect(locks).toHaveLength(kind === 'metrics' ? 2 : 1);
     for (const lock of locks) expect(JSON.stringify(lock)).not.toContain('ANY (');
+  });
+});
+
+// Of new events nothing else keeps two batches from locking the same memories in different orders.
+describe('the order in which memories of new accesses are locked', () => {
+  interface Node {
+    'Node Type': string;
+    'CTE Name'?: string;
+    'Subplan Name'?: string;
+    Plans?: Node[];
+  }
+  const nodesOf = (node: Node): Node[] => [node, ...(node.Plans ?? []).flatMap(nodesOf)];
+
+  it.each([1, 30, 300, 3000, 30_000])('is that of their ids: %i memories', async (memories) => {
+    await db.sql(
+      `INSERT INTO "InteractionMemory" ("id", "userId", "agentId", "type", "content", "importance", "updatedAt")
+       SELECT 'planned-' || n, 'user', 'agent', 'fact', '{}', 1, now() FROM generate_series(1, $1::int) n`,
+      [memories],
+    );
+    try {
+      await db.sql('VACUUM ANALYZE "InteractionMemory"');
+      const [explained] = await db.sql<{ 'QUERY PLAN': { Plan: Node }[] }>(
+        `EXPLAIN (FORMAT JSON) ${statementOfNew('memory-access')}`,
+        ['[]', '[]', randomUUID(), 'memory-access'],
+      );
+      const update = nodesOf(explained!['QUERY PLAN'][0]!.Plan).find(
+        (node) => node['Subplan Name'] === 'CTE counted',
+      );
+      const [join] = update!.Plans!;
+      expect(join).toMatchObject({
+        'Node Type': 'Nested Loop',
+        Plans: [{ 'CTE Name': 'told' }, {}],
+      });
+    } finally {
+      await db.sql(`DELETE FROM "InteractionMemory" WHERE "id" LIKE 'planned-%'`);
+      await db.sql('VACUUM ANALYZE "InteractionMemory"');
+    }
   });
 });

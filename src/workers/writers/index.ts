@@ -27,11 +27,17 @@ export const statementOf = (kind: EventKind): string => WRITERS[kind].sql + LEDG
  * it fails, and nothing is written. So it need not tell one event from another, for which PostgreSQL
  * takes a seventh less time and a tenth less of its log.
  */
-const statementOfNew = (kind: EventKind): string =>
-  WRITERS[kind].sql.replaceAll(UNLESS_KNOWN, '') + LEDGER_END_OF_NEW;
+export const statementOfNew = (kind: EventKind): string => {
+  const { sql, ofNew = sql.replaceAll(UNLESS_KNOWN, '') } = WRITERS[kind];
+  return ofNew + LEDGER_END_OF_NEW;
+};
 
-/** What that fails with: an event that is known (unique_violation), one that waits (not_null_violation). */
-const NOT_NEW: ReadonlySet<string | undefined> = new Set(['23505', '23502']);
+/** What that fails with. */
+const NOT_NEW: ReadonlySet<string | undefined> = new Set([
+  '23502', // not_null_violation, by the ledger: an event waits
+  '23503', // foreign_key_violation: the same
+  '23505', // unique_violation: an event is a row
+]);
 
 /**
  * Batches, all of whose events were new, until the next is taken for new again. A batch that is not

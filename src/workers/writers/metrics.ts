@@ -1,5 +1,10 @@
 import { UNLESS_KNOWN, type Writer } from './writer.ts';
 
+const FIELDS = `
+    "id" uuid, "occurredAt" timestamp(3), "scope" text, "sessionId" text, "agentId" text,
+    "metricType" text, "metricValue" float8, "timeframe" text, "metadata" json
+  `;
+
 /** Rows of SessionMetric and AgentMetric (see `Writer` for the locking). */
 export const metrics: Writer = {
   // `parent` is the union of both kinds of parents and both inserts read it, so that every agent,
@@ -8,10 +13,7 @@ export const metrics: Writer = {
   sql: `
 WITH event AS MATERIALIZED (
   SELECT *, coalesce("agentId", "sessionId") AS "name"
-  FROM ROWS FROM (json_to_recordset($1::json) AS (
-    "id" uuid, "occurredAt" timestamp(3), "scope" text, "sessionId" text, "agentId" text,
-    "metricType" text, "metricValue" float8, "timeframe" text, "metadata" json
-  )) WITH ORDINALITY AS e ("id", "occurredAt", "scope", "sessionId", "agentId",
+  FROM ROWS FROM (json_to_recordset($1::json) AS (${FIELDS})) WITH ORDINALITY AS e ("id", "occurredAt", "scope", "sessionId", "agentId",
     "metricType", "metricValue", "timeframe", "metadata", "place")
 ), named AS MATERIALIZED (
   SELECT ARRAY(SELECT DISTINCT "name" FROM event WHERE "scope" = 'agent') AS "agents",
@@ -67,5 +69,44 @@ WITH event AS MATERIALIZED (
   SELECT e."place", e."scope" || 'Id' AS "field", e."name" AS "reference"
   FROM event e LEFT JOIN parent p ON p."scope" = e."scope" AND p."name" = e."name"
   WHERE p."name" IS NULL
+)`,
+
+  // Sessions are looked up for their ids, and agents not at all: the foreign keys lock both as they
+  // check them, shared with all but whoever deletes one, and refuse what is not there.
+  ofNew: `
+WITH event AS MATERIALIZED (
+  SELECT * FROM json_to_recordset($1::json) AS e (${FIELDS})
+), named AS MATERIALIZED (
+  SELECT ARRAY(SELECT DISTINCT "sessionId" FROM event WHERE "scope" = 'session') AS "names"
+), session AS MATERIALIZED (
+  SELECT "id", "sessionId" FROM "AgentSession"
+  WHERE "id" = ANY ((SELECT "names" FROM named)::text[])
+    OR "sessionId" = ANY ((SELECT "names" FROM named)::text[])
+), parent AS MATERIALIZED (
+  SELECT DISTINCT ON ("name") "name", "id"
+  FROM (
+    SELECT "id" AS "name", "id", 0 AS "rank" FROM session
+    UNION ALL
+    SELECT "sessionId", "id", 1 FROM session
+  ) n
+  ORDER BY "name", "rank"
+), of_sessions AS (
+  INSERT INTO "SessionMetric" ("id", "occurredAt", "sessionId", "metricType", "metricValue",
+    "metadata")
+  SELECT e."id", e."occurredAt", p."id", e."metricType", e."metricValue", e."metadata"::jsonb
+  FROM event e JOIN parent p ON p."name" = e."sessionId"
+  WHERE e."scope" = 'session'
+  ORDER BY e."id"
+  RETURNING 1
+), of_agents AS (
+  INSERT INTO "AgentMetric" ("id", "occurredAt", "agentId", "metricType", "metricValue",
+    "timeframe", "metadata")
+  SELECT "id", "occurredAt", "agentId", "metricType", "metricValue", "timeframe",
+    "metadata"::jsonb
+  FROM event WHERE "scope" = 'agent'
+  ORDER BY "id"
+  RETURNING 1
+), inserted AS (
+  SELECT 1 FROM of_sessions UNION ALL SELECT 1 FROM of_agents
 )`,
 };

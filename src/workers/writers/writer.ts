@@ -43,4 +43,11 @@ export const UNLESS_KNOWN = 'ON CONFLICT ("id") DO NOTHING';
  */
 export interface Writer {
   sql: string;
+  /**
+   * The same for a batch of which no event is a row and none waits, where such a one can be written
+   * with less; it fails for any other. It has the parts `event` and `inserted`, and keeps to the
+   * rules above, except that parents which it does not change may be left to the foreign keys to
+   * lock: no writer waits for such a lock. Default: `sql` without `UNLESS_KNOWN`.
+   */
+  ofNew?: string;
 }
