@@ -1,7 +1,7 @@
 import type { EventTable } from '../../src/demo/ledger.ts';
 import { withClient } from '../backfill/data.ts';
 import { parentsOf, type Load } from '../ingest/load.ts';
-import { QUEUE_SCHEMAS, resetTables } from '../ingest/database.ts';
+import { resetTables } from '../ingest/database.ts';
 
 /** Before all of the load, which is of January 2025. */
 export const LOAD_SINCE = new Date('2025-01-01T00:00:00Z');
@@ -96,9 +96,6 @@ export async function hold(databaseUrl: string, load: Load, rows: number): Promi
 /** Takes away what a turn left, and nothing that was held before. */
 export async function resetLoad(databaseUrl: string): Promise<void> {
   await withClient(databaseUrl, async (client) => {
-    for (const schema of QUEUE_SCHEMAS) {
-      await client.query(`DROP SCHEMA IF EXISTS ${schema} CASCADE`);
-    }
     for (const table of Object.keys(TABLES)) {
       await client.query(`DELETE FROM "${table}" WHERE "occurredAt" >= $1`, [LOAD_SINCE]);
     }

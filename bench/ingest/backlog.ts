@@ -2,7 +2,7 @@ import type { Redis } from 'ioredis';
 
 import { withClient } from '../backfill/data.ts';
 import { CONTESTANTS, type ContestantName } from '../contestants/index.ts';
-import { resetTables } from './database.ts';
+import { dropQueues, resetTables } from './database.ts';
 import type { Ground } from './ground.ts';
 import { PRODUCERS, type Load } from './load.ts';
 import { Child } from './process.ts';
@@ -26,6 +26,7 @@ export async function measureBacklog(
   const { place, redis } = ground;
   const contestant = CONTESTANTS[name];
   await redis?.flushall();
+  await dropQueues(place.databaseUrl);
   await resetTables(place.databaseUrl, load);
   if ('prepare' in contestant) await contestant.prepare?.(place);
   const look = () =>

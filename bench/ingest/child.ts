@@ -10,11 +10,13 @@ export interface ChildTask {
   /** Which of the producers. */
   producer: number;
   load: Load;
+  /** Events of the load that are emitted first, off the clock, if it is asked for. Default: 0. */
+  warmUp?: number;
   place: Place;
 }
 
 /** What the bench says to its processes. */
-export type Order = 'go' | 'finish' | 'stop';
+export type Order = 'warm up' | 'go' | 'finish' | 'stop';
 
 export interface Usage {
   cpuSeconds: number;
@@ -64,19 +66,24 @@ function order(): Promise<Order> {
 }
 
 async function produce(): Promise<void> {
-  const emit = await contestant.produce(task.place, [...eventsOf(task.producer, task.load)]);
+  const { load, place, producer } = task;
+  const emitting = (events: number) =>
+    contestant.produce(place, [...eventsOf(producer, { ...load, events })]);
+  const emit = await emitting(load.events);
+  const work: Record<Exclude<Order, 'stop'>, () => Promise<void> | undefined> = {
+    'warm up': async () => (await emitting(task.warmUp ?? 0))(),
+    go: () => {
+      cpuAtGo = process.cpuUsage();
+      return emit();
+    },
+    finish: () => contestant.finish?.(place),
+  };
   let next = order();
   await tell({ type: 'ready' });
-  await next;
-  cpuAtGo = process.cpuUsage();
-  await emit();
-  next = order();
-  await tell({ type: 'done', at: Date.now() });
-  if ((await next) === 'finish') {
-    await contestant.finish?.(task.place);
+  for (let given = await next; given !== 'stop'; given = await next) {
+    await work[given]();
     next = order();
     await tell({ type: 'done', at: Date.now() });
-    await next;
   }
   await tell({ type: 'usage', usage: usage() });
 }

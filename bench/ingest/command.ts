@@ -43,9 +43,9 @@ export function addIngestBench(program: Command): void {
     )
     .option('--events <n>', 'events in a turn; slow contestants take a part', wholeNumber, 200_000)
     .option('--memories <n>', 'memories that the accesses go to', wholeNumber, 10_000)
-    .option('--rounds <n>', 'turns of each contestant, after a warm-up', wholeNumber, 3)
+    .option('--rounds <n>', 'turns of each contestant', wholeNumber, 3)
     .option('--contestants <names>', CONTESTANT_NAMES.join(','), contestantNames, CONTESTANT_NAMES)
-    .option('--no-warm-up', 'begin with the first round')
+    .option('--no-warm-up', 'do not have the processes of a turn store some events first')
     .option('--report <file>', 'write the figures as JSON to this file')
     .addHelpText('after', '\nExit codes: 0 every contestant stored the right rows; 1 otherwise.')
     .action(async ({ events, memories, report: file, ...options }: Options) => {

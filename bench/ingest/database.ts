@@ -8,7 +8,7 @@ import { COLUMNS, copyLine, TABLES, tableOf } from './rows.ts';
 const PARENT_TABLES = ['User', 'AI_Agent', 'AgentSession', 'ModuleState', 'InteractionMemory'];
 
 /** Schemas in which contestants keep their queues. */
-export const QUEUE_SCHEMAS = ['bench_annals', 'bench_pgboss', 'bench_graphile'] as const;
+const QUEUE_SCHEMAS = ['bench_annals', 'bench_pgboss', 'bench_graphile'] as const;
 
 /**
  * Writes the rows that the load is to become into a schema of their own, each with the `ordinal`
@@ -35,13 +35,18 @@ export async function writeExpected(databaseUrl: string, load: Load): Promise<vo
   });
 }
 
+/** Removes what contestants keep in PostgreSQL besides the tables. */
+export const dropQueues = (databaseUrl: string): Promise<void> =>
+  withClient(databaseUrl, async (client) => {
+    for (const schema of QUEUE_SCHEMAS) {
+      await client.query(`DROP SCHEMA IF EXISTS ${schema} CASCADE`);
+    }
+  });
+
 /** Puts the tables into the state in which every turn begins: parents only, written out to disk. */
 export async function resetTables(databaseUrl: string, load: Load): Promise<void> {
   const { agents, sessions, states, memories } = parentsOf(load);
   await withClient(databaseUrl, async (client) => {
-    for (const schema of QUEUE_SCHEMAS) {
-      await client.query(`DROP SCHEMA IF EXISTS ${schema} CASCADE`);
-    }
     const tables = [...TABLES, ...PARENT_TABLES, 'EventLedger'].map((table) => `"${table}"`);
     await client.query(`TRUNCATE ${tables.join(', ')} CASCADE`);
     await client.query(`INSERT INTO "User" ("id") VALUES ('user')`);

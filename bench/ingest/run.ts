@@ -7,9 +7,6 @@ import { PRODUCERS, type Load } from './load.ts';
 import { ratio, reportOf, summaryOf } from './report.ts';
 import { eventsFor, takeTurn, type Turn } from './turn.ts';
 
-/** Events of each contestant's turn before the first round. */
-const WARM_UP_EVENTS = 2000;
-
 export interface IngestOptions {
   rounds: number;
   contestants: readonly ContestantName[];
@@ -31,14 +28,15 @@ export async function ingest(load: Load, { rounds, contestants: names, warmUp }:
     await writeExpected(ground.place.databaseUrl, load);
 
     const turns = new Map<ContestantName, (Turn | Error)[]>(present.map((name) => [name, []]));
-    for (let round = warmUp ? 0 : 1; round <= rounds; round++) {
+    for (let round = 1; round <= rounds; round++) {
       for (const name of present) {
-        const size = round === 0 ? Math.min(WARM_UP_EVENTS, load.events) : load.events;
-        const turn = await takeTurn(ground, name, load, eventsFor(CONTESTANTS[name], size)).catch(
+        const events = eventsFor(CONTESTANTS[name], load.events);
+        const options = warmUp ? {} : { warmUp: 0 };
+        const turn = await takeTurn(ground, name, load, events, options).catch(
           (error: unknown) => error as Error,
         );
-        console.log(`${round === 0 ? 'warm-up' : `round ${round}`}: ${name}: ${summaryOf(turn)}`);
-        if (round > 0) turns.get(name)?.push(turn);
+        console.log(`round ${round}: ${name}: ${summaryOf(turn)}`);
+        turns.get(name)?.push(turn);
       }
     }
     const contestants = [...turns].map(([name, each]) => reportOf(name, each));
@@ -60,6 +58,7 @@ export async function ingest(load: Load, { rounds, contestants: names, warmUp }:
       ...load,
       producers: PRODUCERS,
       rounds,
+      warmUp,
       ground: settings,
     };
   } finally {

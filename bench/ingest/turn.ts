@@ -4,7 +4,7 @@ import { withClient } from '../backfill/data.ts';
 import type { Contestant } from '../contestants/contestant.ts';
 import { CONTESTANTS, type ContestantName } from '../contestants/index.ts';
 import type { ChildTask, Usage } from './child.ts';
-import { resetTables, verify, type Verdict } from './database.ts';
+import { dropQueues, resetTables, verify, type Verdict } from './database.ts';
 import type { Ground } from './ground.ts';
 import { PRODUCERS, type Load } from './load.ts';
 import { Child } from './process.ts';
@@ -38,7 +38,15 @@ export interface TurnOptions {
   reset?: (databaseUrl: string, load: Load) => Promise<void>;
   /** Rows that occurred before this time are not the load's. Default: all are. */
   since?: Date;
+  /**
+   * Events that the turn's processes store first, off the clock, and that are removed: what runs for
+   * weeks has its code compiled. Default: 20,000 for each worker process, but a tenth of the load
+   * at most.
+   */
+  warmUp?: number;
 }
+
+const WARM_UP_EVENTS = 20_000;
 
 /**
  * Has a contestant store the load, or its part of it.
@@ -51,16 +59,23 @@ export async function takeTurn(
   name: ContestantName,
   full: Load,
   events: number,
-  { workers: workerCount = 1, reset = resetTables, since }: TurnOptions = {},
+  {
+    workers: workerCount = 1,
+    reset = resetTables,
+    since,
+    warmUp = Math.min(WARM_UP_EVENTS * workerCount, Math.ceil(events / 10)),
+  }: TurnOptions = {},
 ): Promise<Turn> {
   const contestant: Contestant = CONTESTANTS[name];
   await ground.redis?.flushall();
+  await dropQueues(ground.place.databaseUrl);
   await reset(ground.place.databaseUrl, full);
   const task: ChildTask = {
     contestant: name,
     role: 'prepare',
     producer: 0,
     load: { ...full, events },
+    warmUp,
     place: ground.place,
   };
   const children: Child[] = [];
@@ -79,13 +94,19 @@ export async function takeTurn(
     );
     const crew = [...producers, ...workers];
     await Promise.all(crew.map((child) => child.next('ready')));
+    const ended = Promise.race(crew.map((child) => child.ended));
+    if (warmUp > 0) {
+      await withDeadline(run(contestant, producers, workers, warmUp, 'warm up'), ended);
+      await reset(ground.place.databaseUrl, full);
+    }
+    for (const worker of workers) worker.order('go');
 
     const walBefore = await walPosition(ground);
     const cpuBefore = ground.cpuSeconds();
     const startedAt = Date.now();
     const lastCommitAt = await withDeadline(
-      run(contestant, producers, workers, events),
-      Promise.race(crew.map(({ ended }) => ended)),
+      run(contestant, producers, workers, events, 'go'),
+      ended,
     );
     const cpuAfter = ground.cpuSeconds();
     const walAfter = await walPosition(ground);
@@ -125,13 +146,13 @@ async function run(
   producers: readonly Child[],
   workers: readonly Child[],
   events: number,
+  order: 'warm up' | 'go',
 ): Promise<number> {
   const stored = workers.length > 0 ? storedBy(workers, events) : undefined;
-  for (const worker of workers) worker.order('go');
   const done = await Promise.all(
     producers.map((producer) => {
       const told = producer.next('done');
-      producer.order('go');
+      producer.order(order);
       return told;
     }),
   );

@@ -21,7 +21,7 @@ export function addScaleBench(program: Command): void {
     )
     .option('--events <n>', 'events in a turn', wholeNumber, 800_000)
     .option('--memories <n>', 'memories that the accesses go to', wholeNumber, 10_000)
-    .option('--rounds <n>', 'turns of each, after a warm-up', wholeNumber, 3)
+    .option('--rounds <n>', 'turns of each', wholeNumber, 3)
     .option('--workers <list>', 'worker processes, with commas between', wholeNumbers, [1, 2, 4])
     .option('--report <file>', 'write the figures as JSON to this file')
     .addHelpText('after', '\nExit codes: 0 the right rows were stored in every turn; 1 otherwise.')

@@ -26,14 +26,13 @@ export async function scale(load: Load, { rounds, workers }: ScaleOptions) {
     const entries = names.flatMap((name) =>
       workers.map((count) => ({ name, workers: count, turns: [] as (Turn | Error)[] })),
     );
-    for (let round = 0; round <= rounds; round++) {
+    for (let round = 1; round <= rounds; round++) {
       for (const entry of entries) {
         const turn = await takeTurn(ground, entry.name, load, load.events, {
           workers: entry.workers,
         }).catch((error: unknown) => error as Error);
-        const label = round === 0 ? 'warm-up' : `round ${round}`;
-        console.log(`${label}: ${entry.name}, ${entry.workers} workers: ${summaryOf(turn)}`);
-        if (round > 0) entry.turns.push(turn);
+        console.log(`round ${round}: ${entry.name}, ${entry.workers} workers: ${summaryOf(turn)}`);
+        entry.turns.push(turn);
       }
     }
     const contestants = entries.map(({ name, workers: count, turns }) => {
