@@ -17,6 +17,9 @@ import { SharedConnection } from './poolShare.ts';
 /** Statements that hand out a job. */
 const CLAIM = /\bmove_to_(?:active|completed_fetch|failed_fetch)\(/;
 
+/** Statements that look for a job, none of which waits for a lock. */
+const LOOK = /\b(?:move_to_active|next_signal|next_delay)\(|\bAS present\b/;
+
 /** Statements that complete a job. */
 const COMPLETION = /\bmove_to_completed(?:_fetch)?\(/;
 
@@ -29,6 +32,17 @@ const UNPARSED = {
     oid === pg.types.builtins.JSONB ? (text: string) => text : pg.types.getTypeParser(oid, format),
 };
 
+/** Has calls made one after the other. */
+class Turns {
+  #last: Promise<unknown> = Promise.resolve();
+
+  take<T>(call: () => Promise<T>): Promise<T> {
+    const turn = this.#last.then(call);
+    this.#last = turn.catch(() => {});
+    return turn;
+  }
+}
+
 /**
  * BullMQ's connection to PostgreSQL for workers. As BullMQ's client of Redis does by itself, it
  * keeps calls back while the server is away, rather than failing them: BullMQ takes the failure of
@@ -37,6 +51,11 @@ const UNPARSED = {
  * A call whose answer was lost is made again. What it does then is harmless: a job that is
  * finished already cannot be finished again (BullMQ says so, and the worker goes on), and a job
  * that was handed out to nobody is found when its lock has expired.
+ *
+ * Jobs are looked for, and completed together, by one statement at a time. These wait for no lock,
+ * so nothing holds them up but each other, and four at once cost more than they gained
+ * (docs/performance.md). What may wait does not take a turn: a completion that is made alone, the
+ * renewal of locks.
  */
 class PatientConnection extends SharedConnection {
   /** The text of a job's data, by its options, which BullMQ hands on as they are. */
@@ -59,11 +78,15 @@ class PatientConnection extends SharedConnection {
     };
     const run = (text: string, values: unknown[] = []) =>
       this.#outlast(() => (CLAIM.test(text) ? claimOnce(text, values) : query({ text, values })));
-    const completions = new JointCompletions({ joint: claimOnce, alone: run });
-    this.pool.query = ((text: string, values: unknown[] = []) =>
-      COMPLETION.test(text)
-        ? completions.complete(text, values)
-        : run(text, values)) as typeof this.pool.query;
+    const turns = new Turns();
+    const completions = new JointCompletions({
+      joint: (text, values) => turns.take(() => claimOnce(text, values)),
+      alone: run,
+    });
+    this.pool.query = ((text: string, values: unknown[] = []) => {
+      if (COMPLETION.test(text)) return completions.complete(text, values);
+      return LOOK.test(text) ? turns.take(() => run(text, values)) : run(text, values);
+    }) as typeof this.pool.query;
   }
 
   /**
