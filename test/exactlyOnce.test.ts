@@ -179,6 +179,28 @@ describe('exactly once', () => {
     });
   });
 
+  it('a metric of an agent that is not there waits, and the others are written', async () => {
+    const writer = writerOf('metrics', clients[0]!);
+    const events = Array.from({ length: 4 }, (_, n) =>
+      encodeEvent('metrics', {
+        id: sample('metrics', n).id,
+        occurredAt: sample('metrics', n).occurredAt,
+        scope: 'agent',
+        agentId: n === 2 ? 'nobody' : 'agent',
+        metricType: 'turns_solved',
+        metricValue: n,
+      }),
+    );
+    const committed = { state: 'committed' };
+    expect(await writer.submit(listOf('metrics', events))).toEqual([
+      committed,
+      committed,
+      { state: 'waiting', field: 'agentId', reference: 'nobody' },
+      committed,
+    ]);
+    expect(writer.stats).toMatchObject({ inserted: 3, waiting: 1, refused: 0 });
+  });
+
   it.each(EVENT_KINDS)(
     'events that are known, or wait, cost one failed statement, not one a batch: %s',
     async (kind) => {

@@ -46,6 +46,7 @@ export interface TurnOptions {
   warmUp?: number;
 }
 
+/** Events of a warm-up for each worker process. */
 const WARM_UP_EVENTS = 20_000;
 
 /**
@@ -95,6 +96,7 @@ export async function takeTurn(
     const crew = [...producers, ...workers];
     await Promise.all(crew.map((child) => child.next('ready')));
     const ended = Promise.race(crew.map((child) => child.ended));
+    ended.catch(() => {}); // told by whoever waits
     if (warmUp > 0) {
       await withDeadline(run(contestant, producers, workers, warmUp, 'warm up'), ended);
       await reset(ground.place.databaseUrl, full);

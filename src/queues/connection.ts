@@ -82,7 +82,8 @@ const SILENCE_MS = 15_000;
 /**
  * Connections to PostgreSQL that are shared: by the queues of a producer, by all other queues of a
  * process, and by its workers, each of which takes a third at most (`PoolShare`). That is a call and
- * one that is late for a queue; for a worker a fetch, two completions, and the locks it renews.
+ * one that is late for a queue; for a worker the statement whose turn it is, a completion that is made
+ * alone, the locks it renews, and a job that is failed or put back.
  * Besides, each worker has a connection on which it listens.
  */
 const MAX_CONNECTIONS = { producer: 6, worker: 12 } as const;

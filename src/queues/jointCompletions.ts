@@ -1,3 +1,5 @@
+import { Turns } from './turns.ts';
+
 /** The arguments of BullMQ's `move_to_completed_fetch`, or the first eight, which are those of `move_to_completed`. */
 type Args = unknown[];
 
@@ -54,7 +56,7 @@ export class JointCompletions {
   #waiting: Call[] = [];
   #isRunning = false;
   /** The calls that are made alone, one after the other: more could take all connections that the queue has. */
-  #alone: Promise<void> = Promise.resolve();
+  readonly #alone = new Turns();
 
   constructor(runs: Runs) {
     this.#runs = runs;
@@ -87,7 +89,7 @@ export class JointCompletions {
   }
 
   #leave(call: Call): void {
-    this.#alone = this.#alone.then(() => this.#makeAlone(call));
+    void this.#alone.take(() => this.#makeAlone(call));
   }
 
   /**

@@ -13,11 +13,12 @@ import { parseJsonb } from '../json.ts';
 import { outlast } from '../outage.ts';
 import { JointCompletions } from './jointCompletions.ts';
 import { SharedConnection } from './poolShare.ts';
+import { Turns } from './turns.ts';
 
 /** Statements that hand out a job. */
 const CLAIM = /\bmove_to_(?:active|completed_fetch|failed_fetch)\(/;
 
-/** Statements that look for a job, none of which waits for a lock. */
+/** Statements that look for a job. */
 const LOOK = /\b(?:move_to_active|next_signal|next_delay)\(|\bAS present\b/;
 
 /** Statements that complete a job. */
@@ -32,17 +33,6 @@ const UNPARSED = {
     oid === pg.types.builtins.JSONB ? (text: string) => text : pg.types.getTypeParser(oid, format),
 };
 
-/** Has calls made one after the other. */
-class Turns {
-  #last: Promise<unknown> = Promise.resolve();
-
-  take<T>(call: () => Promise<T>): Promise<T> {
-    const turn = this.#last.then(call);
-    this.#last = turn.catch(() => {});
-    return turn;
-  }
-}
-
 /**
  * BullMQ's connection to PostgreSQL for workers. As BullMQ's client of Redis does by itself, it
  * keeps calls back while the server is away, rather than failing them: BullMQ takes the failure of
@@ -52,10 +42,10 @@ class Turns {
  * finished already cannot be finished again (BullMQ says so, and the worker goes on), and a job
  * that was handed out to nobody is found when its lock has expired.
  *
- * Jobs are looked for, and completed together, by one statement at a time. These wait for no lock,
- * so nothing holds them up but each other, and four at once cost more than they gained
- * (docs/performance.md). What may wait does not take a turn: a completion that is made alone, the
- * renewal of locks.
+ * Jobs are looked for, and completed together, by one statement at a time: four at once cost more
+ * than they gained (docs/performance.md). These wait for no job's row, but for those of delayed jobs
+ * that are due, for which each of them would wait. What may wait longer does not take a turn: a
+ * completion that is made alone, the renewal of locks.
  */
 class PatientConnection extends SharedConnection {
   /** The text of a job's data, by its options, which BullMQ hands on as they are. */

@@ -1,9 +1,8 @@
 import { UNLESS_KNOWN, type Writer } from './writer.ts';
 
-const FIELDS = `
-    "id" uuid, "occurredAt" timestamp(3), "memoryId" text, "accessType" text, "accessedBy" text,
-    "accessorType" text, "context" text, "usefulness" float8
-  `;
+/** What is read of an event. */
+const FIELDS = `"id" uuid, "occurredAt" timestamp(3), "memoryId" text, "accessType" text,
+    "accessedBy" text, "accessorType" text, "context" text, "usefulness" float8`;
 
 /** Rows of MemoryAccess, and the counters of their memories (see `Writer` for the locking). */
 export const memoryAccess: Writer = {
@@ -13,7 +12,9 @@ export const memoryAccess: Writer = {
   sql: `
 WITH event AS MATERIALIZED (
   SELECT *
-  FROM ROWS FROM (json_to_recordset($1::json) AS (${FIELDS})) WITH ORDINALITY AS e ("id", "occurredAt", "memoryId", "accessType", "accessedBy",
+  FROM ROWS FROM (json_to_recordset($1::json) AS (
+    ${FIELDS}
+  )) WITH ORDINALITY AS e ("id", "occurredAt", "memoryId", "accessType", "accessedBy",
     "accessorType", "context", "usefulness", "place")
 ), found AS MATERIALIZED (
   SELECT "id" FROM "InteractionMemory"
@@ -54,7 +55,9 @@ WITH event AS MATERIALIZED (
   // insert waits for its end. What it does not find leaves the batch uncounted, and so refused.
   ofNew: `
 WITH event AS MATERIALIZED (
-  SELECT * FROM json_to_recordset($1::json) AS e (${FIELDS})
+  SELECT * FROM json_to_recordset($1::json) AS e (
+    ${FIELDS}
+  )
 ), told AS MATERIALIZED (
   SELECT "memoryId", count(*)::int AS "accesses", max("occurredAt") AS "latest"
   FROM event GROUP BY "memoryId" HAVING count(*) = count("memoryId")

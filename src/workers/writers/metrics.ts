@@ -1,9 +1,9 @@
+import { SESSION_BY_NAME } from './sessions.ts';
 import { UNLESS_KNOWN, type Writer } from './writer.ts';
 
-const FIELDS = `
-    "id" uuid, "occurredAt" timestamp(3), "scope" text, "sessionId" text, "agentId" text,
-    "metricType" text, "metricValue" float8, "timeframe" text, "metadata" json
-  `;
+/** What is read of an event. */
+const FIELDS = `"id" uuid, "occurredAt" timestamp(3), "scope" text, "sessionId" text, "agentId" text,
+    "metricType" text, "metricValue" float8, "timeframe" text, "metadata" json`;
 
 /** Rows of SessionMetric and AgentMetric (see `Writer` for the locking). */
 export const metrics: Writer = {
@@ -13,7 +13,9 @@ export const metrics: Writer = {
   sql: `
 WITH event AS MATERIALIZED (
   SELECT *, coalesce("agentId", "sessionId") AS "name"
-  FROM ROWS FROM (json_to_recordset($1::json) AS (${FIELDS})) WITH ORDINALITY AS e ("id", "occurredAt", "scope", "sessionId", "agentId",
+  FROM ROWS FROM (json_to_recordset($1::json) AS (
+    ${FIELDS}
+  )) WITH ORDINALITY AS e ("id", "occurredAt", "scope", "sessionId", "agentId",
     "metricType", "metricValue", "timeframe", "metadata", "place")
 ), named AS MATERIALIZED (
   SELECT ARRAY(SELECT DISTINCT "name" FROM event WHERE "scope" = 'agent') AS "agents",
@@ -75,22 +77,16 @@ WITH event AS MATERIALIZED (
   // check them, shared with all but whoever deletes one, and refuse what is not there.
   ofNew: `
 WITH event AS MATERIALIZED (
-  SELECT * FROM json_to_recordset($1::json) AS e (${FIELDS})
+  SELECT * FROM json_to_recordset($1::json) AS e (
+    ${FIELDS}
+  )
 ), named AS MATERIALIZED (
   SELECT ARRAY(SELECT DISTINCT "sessionId" FROM event WHERE "scope" = 'session') AS "names"
 ), session AS MATERIALIZED (
   SELECT "id", "sessionId" FROM "AgentSession"
   WHERE "id" = ANY ((SELECT "names" FROM named)::text[])
     OR "sessionId" = ANY ((SELECT "names" FROM named)::text[])
-), parent AS MATERIALIZED (
-  SELECT DISTINCT ON ("name") "name", "id"
-  FROM (
-    SELECT "id" AS "name", "id", 0 AS "rank" FROM session
-    UNION ALL
-    SELECT "sessionId", "id", 1 FROM session
-  ) n
-  ORDER BY "name", "rank"
-), of_sessions AS (
+), ${SESSION_BY_NAME}, of_sessions AS (
   INSERT INTO "SessionMetric" ("id", "occurredAt", "sessionId", "metricType", "metricValue",
     "metadata")
   SELECT e."id", e."occurredAt", p."id", e."metricType", e."metricValue", e."metadata"::jsonb

@@ -1,9 +1,8 @@
+import { SESSION_BY_NAME } from './sessions.ts';
 import { UNLESS_KNOWN, type Writer } from './writer.ts';
 
 /** Rows of SessionEvent (see `Writer` for the locking). */
 export const sessionEvent: Writer = {
-  // A session is named by its `id` or its `sessionId`. The row holds the `id`, which also wins
-  // where one session's `sessionId` is another's `id`.
   sql: `
 WITH event AS MATERIALIZED (
   SELECT *
@@ -23,15 +22,7 @@ WITH event AS MATERIALIZED (
   FROM found f JOIN "AgentSession" s ON s."id" = f."id"
   ORDER BY s."id"
   FOR KEY SHARE OF s
-), parent AS MATERIALIZED (
-  SELECT DISTINCT ON ("name") "name", "id"
-  FROM (
-    SELECT "id" AS "name", "id", 0 AS "rank" FROM session
-    UNION ALL
-    SELECT "sessionId", "id", 1 FROM session
-  ) n
-  ORDER BY "name", "rank"
-), inserted AS (
+), ${SESSION_BY_NAME}, inserted AS (
   INSERT INTO "SessionEvent" ("id", "occurredAt", "sessionId", "eventType", "eventData",
     "sequence", "duration")
   SELECT e."id", e."occurredAt", p."id", e."eventType", e."eventData"::jsonb, e."sequence",
