@@ -213,6 +213,31 @@ it('completes the last job of a worker that stops, while somebody has the rows o
   expect(last.errors).toEqual([]);
 });
 
+it('looks for jobs and completes them by one statement at a time', async () => {
+  await db.sql(`CREATE FUNCTION jobs.linger() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$`);
+  await db.sql(`CREATE TRIGGER linger BEFORE UPDATE ON jobs.job FOR EACH ROW
+    EXECUTE FUNCTION jobs.linger()`);
+  const { worker, errors, completed } = hold(1);
+  worker.concurrency = 16; // jobs that come while others are completed are looked for at once
+  const underWay: number[] = [];
+  const watch = async () => {
+    while (completed.length < 24) {
+      const [row] = await db.sql(`SELECT count(*)::int AS statements FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'annals worker'
+          AND state = 'active' AND query ~ 'move_to_(active|completed_fetch)'`);
+      underWay.push(row.statements);
+    }
+  };
+  const comeOneByOne = async () => {
+    for (const one of numbered(24)) await add([one]);
+  };
+  await Promise.all([watch(), comeOneByOne()]);
+  await worker.close();
+  expect(errors).toEqual([]);
+  expect(Math.max(...underWay)).toBe(1);
+});
+
 it('completes one by one where PostgreSQL has no time for all at once', async () => {
   await add(numbered(12));
   await db.sql(`CREATE FUNCTION jobs.rest() RETURNS trigger LANGUAGE plpgsql
