@@ -1,7 +1,8 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { openEnvelope, packEnvelope } from '../src/queues/envelope.ts';
-import { encodeEvent } from '../src/queues/eventEncoding.ts';
+import { openEnvelope, openText, packEnvelope } from '../src/queues/envelope.ts';
+import { encodeEvent, timeOf } from '../src/queues/eventEncoding.ts';
 import { encodedSample } from './support/events.ts';
 
 const open = (text: string) => openEnvelope('metrics', JSON.parse(text));
@@ -38,7 +39,7 @@ describe('the JSON of the events, where the text of the job is at hand', () => {
   const events = samples.map(({ json }) => JSON.parse(json));
   const ours = samples.map(({ json }) => json).join(',');
   const spaced = events.map((event) => JSON.stringify(event, null, 1)).join(' ,');
-  const opened = (text: string) => openEnvelope('metrics', JSON.parse(text), text);
+  const opened = (text: string) => openText('metrics', text) ?? open(text);
   const jsonOf = (text: string) => {
     const { valid } = opened(text);
     return valid.json(0, valid.length);
@@ -92,4 +93,49 @@ describe('the JSON of the events, where the text of the job is at hand', () => {
       [events[0], events[1]].map((event) => encodeEvent('metrics', event).json).join(','),
     );
   });
+
+  it.each([
+    ['two lists of events', `{"v":1,"events":[${ours}],"events":[${ours}]}`],
+    ['members of an event after the list', `{"v":1,"events":[${ours}],"x":[1]}`],
+    ['text after the end', `{"v":1,"events":[${ours}]}]}`],
+    ['half of an event', `{"v":1,"events":[${ours.slice(1)}]}`],
+    ['no list', `{"v":1,"events":[}]}`],
+  ])('is not cut out of anything but an envelope: %s', (_, text) => {
+    expect(openText('metrics', text)).toBeUndefined();
+  });
+
+  it("has the producer's counts beside it", () => {
+    expect(openText('metrics', packEnvelope(samples, ledger))?.producer).toEqual(ledger);
+    const spread = `{"v": 1, "events": [${spaced}], "producer": {"id": "${id}", "dropped": ${dropped}, "accepted": ${accepted}}}`;
+    expect(openText('metrics', spread)?.producer).toEqual(ledger);
+    const tooMany = packEnvelope(samples, ledger).replace(`:${accepted},`, `:${'9'.repeat(20)},`);
+    expect(openText('metrics', tooMany)).toMatchObject({ refused: [] });
+    expect(openText('metrics', tooMany)?.producer).toBeUndefined();
+  });
+
+  it('still gives each event as it came, and its time', () => {
+    const { valid } = openText('metrics', packEnvelope(samples))!;
+    for (const [index, event] of events.entries()) {
+      expect(valid.eventAt(index)).toEqual(event);
+      expect(valid.occurredAt(index)).toBe(Date.parse(event.occurredAt));
+    }
+  });
+});
+
+it('tells the milliseconds of a time as Date does', () => {
+  const time = fc.date({
+    min: new Date('0001-01-01T00:00:00.000Z'),
+    max: new Date('9999-12-31T23:59:59.999Z'),
+    noInvalidDate: true,
+  });
+  fc.assert(
+    fc.property(fc.array(fc.tuple(time, fc.nat(120_000)), { minLength: 1 }), (times) => {
+      for (const [first, later] of times) {
+        for (const ms of [first.getTime(), first.getTime() + later]) {
+          const text = new Date(ms).toISOString();
+          if (text.length === 24) expect(timeOf(text)).toBe(ms); // the year 10,000 is longer
+        }
+      }
+    }),
+  );
 });

@@ -345,7 +345,7 @@ describe('what is checked again of a parent that changed meanwhile', () => {
   it.each(EVENT_KINDS)('is an id, and no array: %s', async (kind) => {
     const [explained] = await db.sql<{ 'QUERY PLAN': { Plan: Node }[] }>(
       `EXPLAIN (FORMAT JSON) ${statementOf(kind)}`,
-      ['[]', '[]', randomUUID(), kind, []],
+      ['[]', randomUUID(), kind, '[]', []],
     );
     const locks = locksOf(explained!['QUERY PLAN'][0]!.Plan);
     expect(locks).toHaveLength(kind === 'metrics' ? 2 : 1);
@@ -373,7 +373,7 @@ describe('the order in which memories of new accesses are locked', () => {
       await db.sql('VACUUM ANALYZE "InteractionMemory"');
       const [explained] = await db.sql<{ 'QUERY PLAN': { Plan: Node }[] }>(
         `EXPLAIN (FORMAT JSON) ${statementOfNew('memory-access')}`,
-        ['[]', '[]', randomUUID(), 'memory-access'],
+        ['[]', randomUUID(), 'memory-access', '[]'],
       );
       const update = nodesOf(explained!['QUERY PLAN'][0]!.Plan).find(
         (node) => node['Subplan Name'] === 'CTE counted',

@@ -11,9 +11,8 @@ import {
   type JobResult,
   type QueueLocation,
 } from '../src/queues/backend.ts';
-import { openEnvelope, packEnvelope } from '../src/queues/envelope.ts';
+import { openText, packEnvelope } from '../src/queues/envelope.ts';
 import { EVENT_KINDS } from '../src/queues/events.ts';
-import { textOf } from '../src/queues/steadyWorker.ts';
 import { createEmptyDatabase, type EmptyDatabase } from './support/emptyDatabase.ts';
 import { encodedSample } from './support/events.ts';
 
@@ -273,7 +272,7 @@ it('does not meet those who mark or extend many jobs in a deadlock', async () =>
   expect(errors).toEqual([]);
 });
 
-it('hands a worker the data of a job as it is stored, and parsed', async () => {
+it('hands a worker the data of a job as it is stored', async () => {
   const events = [
     '{"number":1e400,"text":"a \\"quoted\\" \\\\ \\u0001 \u{1F642}","none":null}',
     `${'['.repeat(3000)}1${']'.repeat(3000)}`,
@@ -283,8 +282,6 @@ it('hands a worker the data of a job as it is stored, and parsed', async () => {
   await expect.poll(() => held.length, { timeout: 20_000 }).toBe(2);
   await worker.close();
   const [first, second] = held;
-  const stored = await db.sql('SELECT data::text AS text FROM jobs.job WHERE id = $1', [first!.id]);
-  expect(textOf(first!)).toBe(stored[0].text);
   expect(first!.data).toEqual({
     v: 1,
     events: [{ number: Infinity, text: 'a "quoted" \\ \u0001 \u{1F642}', none: null }],
@@ -305,7 +302,7 @@ it("takes the events' JSON out of a producer's job as PostgreSQL prints it", asy
        FROM jsonb_array_elements($1::jsonb -> 'events') WITH ORDINALITY AS e (event, place)`,
       [envelope],
     );
-    const { valid } = openEnvelope(kind, JSON.parse(text), text);
+    const { valid } = openText(kind, text)!;
     expect(valid.json(0, valid.length)).toBe(printed);
   }
 });

@@ -10,8 +10,8 @@ export const NO_PRODUCER: ProducerLedger = { id: NIL, accepted: 0, dropped: 0 };
 
 /**
  * How a writer's statement counts in the ledger what became of a batch, in the transaction that
- * writes it. Parameters: `$2` a JSON array that says of each job how many events it has and what its
- * producer counted; `$3` the writer; `$4` the kind.
+ * writes it. Parameters: `$1` a JSON array that says of each job how many events it has and what its
+ * producer counted; `$2` the writer; `$3` the kind.
  *
  * Why the counts are exact, whatever is killed and when: they commit with the rows or not at all,
  * so a row is counted by the statement that inserted it, and by no other. A batch that is written
@@ -25,9 +25,9 @@ export const NO_PRODUCER: ProducerLedger = { id: NIL, accepted: 0, dropped: 0 };
 const inLedger = (committed: string, duplicates: string, from = '') => `
 INSERT INTO "EventLedger" AS l ("writerId", "producerId", "kind", "accepted", "dropped",
     "committed", "duplicates", "updatedAt")
-  SELECT $3::uuid, j."id", $4, max(j."accepted"), max(j."dropped"), ${committed},
+  SELECT $2::uuid, j."id", $3, max(j."accepted"), max(j."dropped"), ${committed},
     ${duplicates}, now() AT TIME ZONE 'utc'
-  FROM ROWS FROM (json_to_recordset($2::json) AS ("id" uuid, "accepted" bigint, "dropped" bigint,
+  FROM ROWS FROM (json_to_recordset($1::json) AS ("id" uuid, "accepted" bigint, "dropped" bigint,
       "events" int)) WITH ORDINALITY AS j ("id", "accepted", "dropped", "events", "place")${from}
   GROUP BY j."id" ORDER BY j."id"
   ON CONFLICT ("writerId", "producerId", "kind") DO UPDATE

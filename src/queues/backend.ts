@@ -22,6 +22,7 @@ import {
   type TaskQueueName,
 } from './catalogue.ts';
 import { connect, type QueueLocation } from './connection.ts';
+import { EnvelopeWorker } from './envelopeWorker.ts';
 import { SteadyWorker } from './steadyWorker.ts';
 import { startTracing, traced } from './tracing.ts';
 
@@ -155,7 +156,7 @@ export function openWorker(
   processor: Processor<Envelope, JobResult>,
   options: OpenWorkerOptions,
 ): EventWorker {
-  return startWorker(location, kind, QUEUES[kind], processor, options);
+  return startWorker(EnvelopeWorker<JobResult>, location, kind, QUEUES[kind], processor, options);
 }
 
 /** Opens a worker on a queue of tasks. */
@@ -165,10 +166,18 @@ export function openTaskWorker<Task, Result>(
   processor: Processor<Task, Result>,
   options: OpenWorkerOptions,
 ): Worker<Task, Result> {
-  return startWorker(location, name, TASK_QUEUES[name], processor, options);
+  return startWorker(
+    SteadyWorker<Task, Result>,
+    location,
+    name,
+    TASK_QUEUES[name],
+    processor,
+    options,
+  );
 }
 
 function startWorker<Data, Result>(
+  WorkerClass: typeof SteadyWorker<Data, Result>,
   location: QueueLocation,
   name: string,
   { keepCompleted, keepFailed }: QueuePolicy,
@@ -179,7 +188,7 @@ function startWorker<Data, Result>(
     worker.emit('error', error),
   );
   const lockDuration = options.lockDuration ?? 15_000;
-  const worker = new SteadyWorker<Data, Result>(
+  const worker = new WorkerClass(
     name,
     processor,
     {

@@ -2,7 +2,13 @@ import { z } from 'zod';
 
 import { InvalidEventError } from '../errors.ts';
 import { EventList } from './eventList.ts';
-import { encodeEvent, isRight, MAX_EVENT_BYTES, type EncodedEvent } from './eventEncoding.ts';
+import {
+  encodeEvent,
+  isRight,
+  MAX_EVENT_BYTES,
+  timeOf,
+  type EncodedEvent,
+} from './eventEncoding.ts';
 import type { EventKind } from './events.ts';
 
 /** The only version there is. A change that an older worker could not read takes a new one. */
@@ -74,51 +80,76 @@ const UUID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}';
 const WRITTEN = [
   {
     head: new RegExp(
-      `^\\{"v":1,(?:"producer":\\{"id":"${UUID}","accepted":\\d+,"dropped":\\d+\\},)?"events":\\[`,
+      `^\\{"v":1,(?:"producer":(?<producer>\\{"id":"${UUID}","accepted":\\d+,"dropped":\\d+\\}),)?"events":\\[`,
     ),
     tail: /\]\}$/,
   },
   {
     head: /^\{"v": 1, "events": \[/,
     tail: new RegExp(
-      `\\](?:, "producer": \\{"id": "${UUID}", "dropped": \\d+, "accepted": \\d+\\})?\\}$`,
+      `\\](?:, "producer": (?<producer>\\{"id": "${UUID}", "dropped": \\d+, "accepted": \\d+\\}))?\\}$`,
     ),
   },
 ] as const;
-
-const MEMBERS: ReadonlySet<string> = new Set(['v', 'producer', 'events']);
 
 /** Longer than any tail. */
 const TAIL_LENGTH = 160;
 
 /**
- * The JSON of an envelope's events as it stands in the job's text, where it can be cut out: writing
- * it again would cost more than checking it did.
- *
- * What is cut out begins at the first member `events`. Were there another one after it, or anything
- * else but the tail, then the cut has more closing than opening brackets somewhere, and PostgreSQL
- * refuses it as JSON; the writer then goes back to JSON of its own. Escapes are left to `encodeEvent`,
- * since U+0000 and lone surrogates are among them.
+ * Reads a job's text as `packEnvelope` or `jsonb` wrote it, if all of its events are right. Almost every
+ * job is of that kind. No more is kept of the events than their JSON, as it stands in the text, and their
+ * times: writing that JSON again would cost more than checking it did, and objects that outlive a write
+ * cost the garbage collector more than reading them again costs the few who want them. Escapes are left
+ * to `encodeEvent`, since U+0000 and lone surrogates are among them.
  */
-function eventsText(data: object, text: string): string | undefined {
+export function openText(kind: EventKind, text: string): OpenedEnvelope | undefined {
   if (text.length > MAX_EVENT_BYTES || text.includes('\\u')) return undefined;
-  if (!Object.keys(data).every((name) => MEMBERS.has(name))) return undefined;
   const end = text.slice(-TAIL_LENGTH);
   for (const { head, tail } of WRITTEN) {
-    const begun = head.exec(text)?.[0].length;
-    const ended = tail.exec(end)?.[0].length;
-    if (begun !== undefined && ended !== undefined) return text.slice(begun, -ended);
+    const [begun, ended] = [head.exec(text), tail.exec(end)];
+    if (!begun || !ended) continue;
+    // Whatever stands between: if it is an array, then the text is an envelope with these events.
+    const list = text.slice(begun[0].length - 1, 1 - ended[0].length);
+    const times = timesOf(kind, list);
+    if (!times) continue;
+    const producer = begun.groups?.['producer'] ?? ended.groups?.['producer'];
+    return {
+      valid: EventList.ofText(kind, times, list.slice(1, -1)),
+      refused: [],
+      ...(producer && ledgerOf(JSON.parse(producer))),
+    };
   }
   return undefined;
+}
+
+/** Of each event of a JSON array, milliseconds since 1970, if all of them are right. */
+function timesOf(kind: EventKind, list: string): number[] | undefined {
+  let events: unknown[];
+  try {
+    events = JSON.parse(list) as unknown[];
+  } catch {
+    return undefined;
+  }
+  const times: number[] = [];
+  for (const event of events) {
+    if (!isRight(kind, event)) return undefined;
+    times.push(timeOf(event.occurredAt));
+  }
+  return times;
+}
+
+/** A foreign producer may have written anything here; its events are none the worse for it. */
+function ledgerOf(producer: unknown): Pick<OpenedEnvelope, 'producer'> {
+  const ledger = PRODUCER_LEDGER.safeParse(producer).data;
+  return ledger ? { producer: ledger } : {};
 }
 
 /**
  * Reads a job's data, which anybody may have written.
  *
- * @param text - the JSON that `data` was parsed from, where it is at hand
  * @throws {InvalidEventError} when it is no envelope of this version
  */
-export function openEnvelope(kind: EventKind, data: unknown, text?: string): OpenedEnvelope {
+export function openEnvelope(kind: EventKind, data: unknown): OpenedEnvelope {
   if (typeof data !== 'object' || data === null) {
     throw new InvalidEventError(
       `the job holds ${data === null ? 'null' : typeof data}, not an envelope {"v":1,"events":[…]}`,
@@ -136,13 +167,6 @@ export function openEnvelope(kind: EventKind, data: unknown, text?: string): Ope
       field: 'events',
     });
   }
-  // A foreign producer may have written anything here; its events are none the worse for it.
-  const ledger = PRODUCER_LEDGER.safeParse(producer).data;
-  const from = ledger && { producer: ledger };
-  const written = text === undefined ? undefined : eventsText(data, text);
-  if (written !== undefined && events.every((event) => isRight(kind, event))) {
-    return { valid: EventList.ofText(kind, events, written), refused: [], ...from };
-  }
   const valid: unknown[] = [];
   const encoded: EncodedEvent[] = [];
   const refused: RefusedEvent[] = [];
@@ -155,5 +179,5 @@ export function openEnvelope(kind: EventKind, data: unknown, text?: string): Ope
       refused.push({ event, reason: error.message });
     }
   }
-  return { valid: EventList.ofEncoded(kind, valid, encoded), refused, ...from };
+  return { valid: EventList.ofEncoded(kind, valid, encoded), refused, ...ledgerOf(producer) };
 }

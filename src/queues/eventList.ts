@@ -7,27 +7,26 @@ export class EventList {
   /** UTF-8 bytes of their JSON. */
   readonly bytes: number;
   readonly #kind: EventKind;
-  /** As they came; kept since a job that fails in part keeps them so. */
-  readonly #events: readonly unknown[];
+  /** As they came, since a job that fails in part keeps them so; absent until somebody asks. */
+  #events: readonly unknown[] | undefined;
   readonly #encoded: EncodedEvent[];
-  /** The JSON of all, with commas between. */
-  #text: string | undefined;
+  /** Milliseconds since 1970 of each, and the JSON of all, with commas between, as somebody else wrote it. */
+  readonly #written: { times: readonly number[]; text: string } | undefined;
+  #isForgotten = false;
 
   private constructor(
     kind: EventKind,
-    events: readonly unknown[],
-    encoded: EncodedEvent[],
-    text?: string,
+    length: number,
+    { events, encoded = [], written }: Partial<Parts>,
   ) {
     this.#kind = kind;
     this.#events = events;
     this.#encoded = encoded;
-    this.#text = text;
-    this.length = events.length;
-    this.bytes =
-      text === undefined
-        ? encoded.reduce((sum, { bytes }) => sum + bytes, 0)
-        : Buffer.byteLength(text);
+    this.#written = written;
+    this.length = length;
+    this.bytes = written
+      ? Buffer.byteLength(written.text)
+      : encoded.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   /** @param events - as they came, one for each that is encoded */
@@ -36,36 +35,37 @@ export class EventList {
     events: readonly unknown[],
     encoded: EncodedEvent[],
   ): EventList {
-    return new EventList(kind, events, encoded);
+    return new EventList(kind, events.length, { events, encoded });
   }
 
   /**
-   * @param events - which `encodeEvent` takes as they are
-   * @param text - their JSON as somebody else wrote it, with commas between
+   * @param times - milliseconds since 1970 of each
+   * @param text - their JSON as somebody else wrote it, with commas between; `encodeEvent` takes each as it is
    */
-  static ofText(kind: EventKind, events: readonly unknown[], text: string): EventList {
-    return new EventList(kind, events, [], text);
+  static ofText(kind: EventKind, times: readonly number[], text: string): EventList {
+    return new EventList(kind, times.length, { written: { times, text } });
   }
 
   /** The event as it came. */
   eventAt(index: number): unknown {
+    this.#events ??= JSON.parse(`[${this.#written?.text}]`) as unknown[];
     return this.#events[index];
   }
 
   encodedAt(index: number): EncodedEvent {
-    return (this.#encoded[index] ??= encodeEvent(this.#kind, this.#events[index]));
+    return (this.#encoded[index] ??= encodeEvent(this.#kind, this.eventAt(index)));
   }
 
   /** Milliseconds since 1970. */
   occurredAt(index: number): number {
-    const encoded = this.#encoded[index];
-    if (encoded) return encoded.occurredAt;
-    return Date.parse((this.#events[index] as { occurredAt: string }).occurredAt);
+    return this.#written?.times[index] ?? this.encodedAt(index).occurredAt;
   }
 
   /** The JSON of the events from `from` to before `to`, with commas between. */
   json(from: number, to: number): string {
-    if (this.#text !== undefined && from === 0 && to === this.length) return this.#text;
+    if (this.#written && !this.#isForgotten && from === 0 && to === this.length) {
+      return this.#written.text;
+    }
     const texts: string[] = [];
     for (let index = from; index < to; index++) texts.push(this.encodedAt(index).json);
     return texts.join(',');
@@ -78,8 +78,14 @@ export class EventList {
    * @returns whether there was anything to forget
    */
   forgetText(): boolean {
-    const hadText = this.#text !== undefined;
-    this.#text = undefined;
+    const hadText = this.#written !== undefined && !this.#isForgotten;
+    this.#isForgotten = true;
     return hadText;
   }
+}
+
+interface Parts {
+  events: readonly unknown[];
+  encoded: EncodedEvent[];
+  written: { times: readonly number[]; text: string };
 }

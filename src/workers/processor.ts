@@ -3,9 +3,14 @@ import { UnrecoverableError, WaitingError } from 'bullmq';
 import { InvalidEventError, UnavailableError } from '../errors.ts';
 import type { EventJob, JobResult } from '../queues/backend.ts';
 import { QUEUES, type EventKind } from '../queues/catalogue.ts';
-import { openEnvelope, type Envelope, type EventReason } from '../queues/envelope.ts';
+import {
+  openEnvelope,
+  type Envelope,
+  type EventReason,
+  type OpenedEnvelope,
+} from '../queues/envelope.ts';
 import type { EventList } from '../queues/eventList.ts';
-import { textOf } from '../queues/steadyWorker.ts';
+import { openedOf } from '../queues/envelopeWorker.ts';
 import type { BatchWriter, Verdict } from './batchWriter.ts';
 import type { DeadLetterCause, WorkerHooks } from './hooks.ts';
 
@@ -77,10 +82,9 @@ export function createProcessor(kind: EventKind, writer: BatchWriter, attempts: 
 const NONE: readonly Remainder[] = [];
 
 function remainderOf(events: EventList, index: number, verdict: Verdict): readonly Remainder[] {
+  if (verdict.state === 'committed') return NONE;
   const event = events.eventAt(index);
   switch (verdict.state) {
-    case 'committed':
-      return NONE;
     case 'refused':
       return [{ event, reason: verdict.reason, cause: 'refused', isFinal: true }];
     case 'waiting':
@@ -101,13 +105,15 @@ function remainderOf(events: EventList, index: number, verdict: Verdict): readon
  */
 const MAX_EVENTS = 20_000;
 
-function openOrFail(kind: EventKind, job: EventJob) {
+function openOrFail(kind: EventKind, job: EventJob): OpenedEnvelope {
+  const opened = openedOf(job);
+  if (opened) return opened;
   const count = (job.data as Partial<Envelope> | null)?.events?.length ?? 0;
   if (count > MAX_EVENTS) {
     throw new UnrecoverableError(`events: ${count} in one job, at most ${MAX_EVENTS} are allowed`);
   }
   try {
-    return openEnvelope(kind, job.data, textOf(job));
+    return openEnvelope(kind, job.data);
   } catch (error) {
     if (error instanceof InvalidEventError) {
       throw new DeadLetterError(error.message, { unreadable: 1 });

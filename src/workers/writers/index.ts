@@ -57,7 +57,7 @@ export function createWrite(run: RunStatement, kind: EventKind, writerId: string
   const [ofNew, ofAny] = [statementOfNew(kind), statementOf(kind)];
   let distrust = 0;
   return async function write({ events, starts, jobs, rows }: Batch): Promise<WriteResult> {
-    const parameters = [events, jobs, writerId, kind];
+    const parameters = [jobs, writerId, kind, events];
     if (distrust === 0) {
       try {
         await run(ofNew, parameters);

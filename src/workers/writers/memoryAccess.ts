@@ -12,7 +12,7 @@ export const memoryAccess: Writer = {
   sql: `
 WITH event AS MATERIALIZED (
   SELECT *
-  FROM ROWS FROM (json_to_recordset($1::json) AS (
+  FROM ROWS FROM (json_to_recordset($4::json) AS (
     ${FIELDS}
   )) WITH ORDINALITY AS e ("id", "occurredAt", "memoryId", "accessType", "accessedBy",
     "accessorType", "context", "usefulness", "place")
@@ -55,7 +55,7 @@ WITH event AS MATERIALIZED (
   // insert waits for its end. What it does not find leaves the batch uncounted, and so refused.
   ofNew: `
 WITH event AS MATERIALIZED (
-  SELECT * FROM json_to_recordset($1::json) AS e (
+  SELECT * FROM json_to_recordset($4::json) AS e (
     ${FIELDS}
   )
 ), told AS MATERIALIZED (

@@ -13,7 +13,7 @@ export const metrics: Writer = {
   sql: `
 WITH event AS MATERIALIZED (
   SELECT *, coalesce("agentId", "sessionId") AS "name"
-  FROM ROWS FROM (json_to_recordset($1::json) AS (
+  FROM ROWS FROM (json_to_recordset($4::json) AS (
     ${FIELDS}
   )) WITH ORDINALITY AS e ("id", "occurredAt", "scope", "sessionId", "agentId",
     "metricType", "metricValue", "timeframe", "metadata", "place")
@@ -77,7 +77,7 @@ WITH event AS MATERIALIZED (
   // check them, shared with all but whoever deletes one, and refuse what is not there.
   ofNew: `
 WITH event AS MATERIALIZED (
-  SELECT * FROM json_to_recordset($1::json) AS e (
+  SELECT * FROM json_to_recordset($4::json) AS e (
     ${FIELDS}
   )
 ), named AS MATERIALIZED (

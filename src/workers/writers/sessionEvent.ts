@@ -6,7 +6,7 @@ export const sessionEvent: Writer = {
   sql: `
 WITH event AS MATERIALIZED (
   SELECT *
-  FROM ROWS FROM (json_to_recordset($1::json) AS (
+  FROM ROWS FROM (json_to_recordset($4::json) AS (
     "id" uuid, "occurredAt" timestamp(3), "sessionId" text, "eventType" text, "eventData" json,
     "sequence" int, "duration" float8
   )) WITH ORDINALITY AS e ("id", "occurredAt", "sessionId", "eventType", "eventData",

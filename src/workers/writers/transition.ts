@@ -5,7 +5,7 @@ export const transition: Writer = {
   sql: `
 WITH event AS MATERIALIZED (
   SELECT *
-  FROM ROWS FROM (json_to_recordset($1::json) AS (
+  FROM ROWS FROM (json_to_recordset($4::json) AS (
     "id" uuid, "occurredAt" timestamp(3), "stateId" text, "triggerType" text, "triggerId" text,
     "transitionData" json, "previousValues" json, "newValues" json
   )) WITH ORDINALITY AS e ("id", "occurredAt", "stateId", "triggerType", "triggerId",

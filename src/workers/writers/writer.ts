@@ -18,7 +18,7 @@ export const UNLESS_KNOWN = 'ON CONFLICT ("id") DO NOTHING';
 
 /**
  * How a kind's batch becomes rows: one SQL statement, which is one transaction. It takes a JSON
- * array of checked events as `$1` and has the parts `event`, `inserted` and `waiting`; the end,
+ * array of checked events as `$4` and has the parts `event`, `inserted` and `waiting`; the end,
  * which is the same for all kinds, counts them in the ledger and returns what was done.
  *
  * What each statement keeps to, so that any number of workers may run it at once, on the same
