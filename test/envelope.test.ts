@@ -100,6 +100,11 @@ describe('the JSON of the events, where the text of the job is at hand', () => {
     ['text after the end', `{"v":1,"events":[${ours}]}]}`],
     ['half of an event', `{"v":1,"events":[${ours.slice(1)}]}`],
     ['no list', `{"v":1,"events":[}]}`],
+    ['a count that is no JSON', packEnvelope(samples, ledger).replace(`:${accepted},`, ':007,')],
+    [
+      'more bytes than an event may have',
+      `{"v":1,"events":[${JSON.stringify({ ...events[0], metadata: '€'.repeat(100_000) })}]}`,
+    ],
   ])('is not cut out of anything but an envelope: %s', (_, text) => {
     expect(openText('metrics', text)).toBeUndefined();
   });
@@ -111,6 +116,13 @@ describe('the JSON of the events, where the text of the job is at hand', () => {
     const tooMany = packEnvelope(samples, ledger).replace(`:${accepted},`, `:${'9'.repeat(20)},`);
     expect(openText('metrics', tooMany)).toMatchObject({ refused: [] });
     expect(openText('metrics', tooMany)?.producer).toBeUndefined();
+  });
+
+  it('may be longer in our own words than an event may be', () => {
+    const short = `{"v":1,"events":[${ours.replace(/\}$/, `,"metadata":[${Array.from({ length: 40_000 }, () => '1e20').join(',')}]}`)}]}`;
+    const { valid } = openText('metrics', short)!;
+    expect(valid.forgetText()).toBe(true);
+    expect(valid.json(2, 3).length).toBeGreaterThan(256 * 1024);
   });
 
   it('still gives each event as it came, and its time', () => {

@@ -117,7 +117,7 @@ const identities = fc.record({
 /** What an encoder makes of an event, or that it refuses it, and with which words. */
 function outcome(encode: () => EncodedEvent) {
   try {
-    const { json, bytes, ...encoded } = encode();
+    const { json, bytes, rank: _, ...encoded } = encode();
     return {
       ...encoded,
       isSized: bytes === Buffer.byteLength(json),

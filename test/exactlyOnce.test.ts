@@ -1,13 +1,14 @@
 import { randomUUID } from 'node:crypto';
 
 import fc from 'fast-check';
+import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { openDatabase, type Database } from '../src/database/client.ts';
 import { readLedger } from '../src/ledger/ledger.ts';
 import { encodeEvent } from '../src/queues/eventEncoding.ts';
 import { EVENT_KINDS, type EventKind } from '../src/queues/events.ts';
-import { BatchWriter, type Verdict } from '../src/workers/batchWriter.ts';
+import { BatchWriter, LANES, type Verdict } from '../src/workers/batchWriter.ts';
 import { createWrite, statementOf, statementOfNew } from '../src/workers/writers/index.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import {
@@ -39,11 +40,8 @@ afterAll(async () => {
 beforeEach(() => forgetEvents(db));
 
 const writerOf = (kind: EventKind, { run }: Database, maxRows = 5000) => {
-  const writerId = randomUUID();
-  return new BatchWriter({
-    write: createWrite(run, kind, writerId),
-    maxRows,
-  });
+  const writes = Array.from({ length: LANES }, () => createWrite(run, kind, randomUUID()));
+  return new BatchWriter({ write: (batch, lane) => writes[lane]!(batch), maxRows });
 };
 
 /** One event of a stream: the n-th of its kind. */
@@ -350,6 +348,57 @@ describe('what is checked again of a parent that changed meanwhile', () => {
     const locks = locksOf(explained!['QUERY PLAN'][0]!.Plan);
     expect(locks).toHaveLength(kind === 'metrics' ? 2 : 1);
     for (const lock of locks) expect(JSON.stringify(lock)).not.toContain('ANY (');
+  });
+});
+
+describe('accesses of one worker', () => {
+  /** Jobs of 50 accesses each to one of the memories, which have ids of their own. */
+  const jobsOf = (memory: number, count: number, first: number) =>
+    Array.from({ length: count }, (_, job) =>
+      listOf(
+        'memory-access',
+        Array.from({ length: 50 }, (__, n) =>
+          encodeEvent('memory-access', {
+            ...sample('memory-access', first + job * 50 + n),
+            memoryId: `memory-${memory}`,
+          }),
+        ),
+      ),
+    );
+
+  it('of a memory are stored while somebody holds up those of another; of the same one they wait', async () => {
+    const writer = writerOf('memory-access', clients[0]!, 100);
+    const holder = new pg.Client({ connectionString: db.url });
+    await holder.connect();
+    try {
+      await holder.query('BEGIN');
+      await holder.query(`SELECT 1 FROM "InteractionMemory" WHERE "id" = 'memory-0' FOR UPDATE`);
+      const stored: string[] = [];
+      const submit = (name: string, memory: number, count: number, first: number) =>
+        Promise.all(jobsOf(memory, count, first).map((events) => writer.submit(events))).then(
+          (verdicts) => {
+            stored.push(name);
+            return verdicts.flat();
+          },
+        );
+      const held = submit('held', 0, 2, 0);
+      await expect.poll(() => writer.stats.statements).toBe(1);
+      const waiting = submit('waiting', 0, 2, 1000);
+      const other = await submit('other', 1, 4, 2000);
+      expect(other.every(({ state }) => state === 'committed')).toBe(true);
+      expect(stored).toEqual(['other']);
+      expect(writer.stats.statements).toBe(3);
+      await holder.query('COMMIT');
+      await Promise.all([held, waiting]);
+      expect(
+        await db.sql(`SELECT "id", "accessCount" FROM "InteractionMemory" ORDER BY 1 LIMIT 2`),
+      ).toEqual([
+        { id: 'memory-0', accessCount: 200 },
+        { id: 'memory-1', accessCount: 200 },
+      ]);
+    } finally {
+      await holder.end();
+    }
   });
 });
 

@@ -49,6 +49,49 @@ describe('packing', () => {
     }
   });
 
+  it('puts accesses to the same memories together where many wait', async () => {
+    const producer = testProducer(location, { env: { ANNALS_PACK_MAX_EVENTS: '100' } });
+    const memories = Array.from({ length: 200 }, (_, n) => `memory-${n}`);
+    const emitted = Array.from({ length: 1000 }, (_, n) =>
+      producer.memoryAccess({
+        ...sample('memory-access', n),
+        memoryId: memories[(n * 7) % 200],
+      } as never),
+    );
+    await producer.close();
+    const jobs = await queues['memory-access'].getWaiting(0, -1);
+    const events = jobs.map(({ data }) => data.events as { id: string; memoryId: string }[]);
+    expect(events.map(({ length }) => length)).toEqual(Array.from({ length: 10 }, () => 100));
+    expect(new Set(events.flat().map(({ id }) => id))).toEqual(new Set(emitted));
+    // Of 200 memories an eighth, then a half; a hundred accesses in any order have 80 or so.
+    const memoriesOf = events.map((each) => new Set(each.map(({ memoryId }) => memoryId)).size);
+    expect(Math.max(...memoriesOf.slice(0, 8))).toBeLessThanOrEqual(30);
+    expect(Math.max(...memoriesOf.slice(8))).toBeLessThanOrEqual(100);
+  });
+
+  it('brings what was accepted before a flush before the flush is done, whatever comes after it', async () => {
+    const producer = testProducer(location, { env: { ANNALS_PACK_MAX_EVENTS: '100' } });
+    producer.memoryAccess(event(100_000));
+    await producer.flush(); // the queue is there
+    const emit = (from: number, count: number) =>
+      Array.from({ length: count }, (_, n) =>
+        producer.memoryAccess({
+          ...sample('memory-access', from + n),
+          memoryId: `memory-${(n * 7) % 200}`,
+        } as never),
+      );
+    const before = emit(0, 250);
+    const flushed = producer.flush();
+    emit(1000, 2000);
+    await flushed;
+    const jobs = await queues['memory-access'].getWaiting(0, -1);
+    const brought = new Set(
+      jobs.flatMap(({ data }) => (data.events as { id: string }[]).map(({ id }) => id)),
+    );
+    expect(before.filter((id) => !brought.has(id))).toEqual([]);
+    await producer.close();
+  });
+
   it('sends a lone event within 50 ms of its own accord, once connected', async () => {
     const producer = testProducer(location);
     producer.memoryAccess(event(1));

@@ -51,16 +51,16 @@ export class EventBuffer {
    *
    * @throws {SpoolFullError} if it is to be thrown instead
    */
-  accept(kind: EventKind, { json, bytes }: EncodedEvent): void {
+  accept(kind: EventKind, { json, bytes, rank }: EncodedEvent): void {
     const { delivery, onSpooled, spool, tally } = this.#options;
-    let event: HeldEvent = { json, bytes, segment: undefined };
+    let event: HeldEvent = { json, bytes, rank, segment: undefined };
     if (this.#isSync) {
       const { accepted, dropped } = tally.ledger(kind);
       const record = { kind, accepted: accepted + 1, dropped, json };
       const segment = spool.append([{ record, bytes }]);
       if (!segment) return this.#refuse(kind, event);
       segment.held++;
-      event = { json, bytes, segment };
+      event = { json, bytes, rank, segment };
       onSpooled();
     }
     const isRoom = this.#makeRoom(bytes);

@@ -1,4 +1,5 @@
 import { MAX_CALL, packLength, type PackLimits } from './packing.ts';
+import type { Rank } from '../queues/rank.ts';
 import type { Segment } from './spool/segment.ts';
 
 /** An accepted event in memory. */
@@ -6,6 +7,7 @@ export interface HeldEvent {
   readonly json: string;
   /** UTF-8 bytes of `json`. */
   readonly bytes: number;
+  readonly rank: Rank;
   /** Where it is on disk as well. */
   readonly segment: Segment | undefined;
 }
@@ -19,16 +21,22 @@ export interface LaneOptions {
   deliver: (packs: HeldEvent[][], signal: AbortSignal) => Promise<void>;
 }
 
+/** Full packs that are put in the order of their events' ranks at most, where so many wait. */
+const WINDOW_PACKS = 8;
+
 /**
  * The events of one kind in memory, first in, first out. They leave in packs: as soon as one is
  * full, or when its first event has waited for `maxWaitMs`. One delivery is under way at a time;
- * the next one takes what came meanwhile.
+ * the next one takes what came meanwhile. Where many wait, the oldest of them are put in the order of
+ * their ranks, so that each pack has those of an eighth of all (see `Rank`).
  */
 export class Lane {
   readonly #options: LaneOptions;
   /** Events from `#head` on are waiting. */
   #events: HeldEvent[] = [];
   #head = 0;
+  /** Events from `#head` on that are in the order of their ranks. */
+  #ordered = 0;
   #bytes = 0;
   #inFlight: HeldEvent[][] = [];
   /** Events pushed since the start, and how many of these, the oldest, are no longer here. */
@@ -111,6 +119,7 @@ export class Lane {
     this.#timer = undefined;
     const { signal } = this.#abandoned;
     if (signal.aborted) return;
+    this.#order();
     let bytes = 0;
     while (this.#inFlight.length < MAX_CALL.jobs && bytes < MAX_CALL.bytes) {
       const count = packLength(this.#events, this.#head, this.#options.limits);
@@ -126,9 +135,25 @@ export class Lane {
     this.#schedule();
   }
 
+  /** Nobody is passed by what came after a flush that waits for him. */
+  #order(): void {
+    const { maxEvents } = this.#options.limits;
+    const waiting = this.#events.length - this.#head;
+    const [flush] = this.#flushes;
+    const flushed = flush ? flush.upTo - (this.#pushed - waiting) : waiting;
+    const packs = Math.floor(Math.min(flushed, waiting) / maxEvents);
+    if (this.#ordered > 0 || packs < 2) return;
+    const count = Math.min(packs, WINDOW_PACKS) * maxEvents;
+    const oldest = this.#events.slice(this.#head, this.#head + count);
+    oldest.sort((a, b) => a.rank - b.rank);
+    for (let n = 0; n < count; n++) this.#events[this.#head + n] = oldest[n] as HeldEvent;
+    this.#ordered = count;
+  }
+
   #take(count: number): HeldEvent[] {
     const taken = this.#events.slice(this.#head, this.#head + count);
     this.#head += taken.length;
+    this.#ordered = Math.max(this.#ordered - taken.length, 0);
     for (const { bytes } of taken) this.#bytes -= bytes;
     // What was taken is let go of now and then: moving the rest each time would cost too much.
     if (this.#head * 2 >= this.#events.length) {

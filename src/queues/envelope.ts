@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 import { InvalidEventError } from '../errors.ts';
-import { EventList } from './eventList.ts';
+import { EventList, type WrittenEvents } from './eventList.ts';
 import {
   encodeEvent,
   isRight,
@@ -10,6 +10,7 @@ import {
   type EncodedEvent,
 } from './eventEncoding.ts';
 import type { EventKind } from './events.ts';
+import { NO_SPAN, rankOf } from './rank.ts';
 
 /** The only version there is. A change that an older worker could not read takes a new one. */
 const VERSION = 1;
@@ -64,7 +65,9 @@ export function packEnvelope(
   producer?: ProducerLedger,
 ): string {
   const ledger = producer ? `"producer":${JSON.stringify(producer)},` : '';
-  return `{"v":${VERSION},${ledger}"events":[${events.map((event) => event.json).join(',')}]}`;
+  const texts = events.map(({ json }) => json).join(',');
+  // A template would leave three pieces, which are put together anew whenever the text is measured or sent.
+  return [`{"v":${VERSION},${ledger}"events":[`, texts, ']}'].join('');
 }
 
 /** Bytes of an envelope around its events at most, without the commas between them. */
@@ -76,18 +79,21 @@ export const ENVELOPE_BYTES = packEnvelope([], {
 
 const UUID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}';
 
+/** A count as JSON has it. */
+const COUNT = '(?:0|[1-9][0-9]*)';
+
 /** How an envelope begins and ends as `packEnvelope` writes it, and as `jsonb` has it. */
 const WRITTEN = [
   {
     head: new RegExp(
-      `^\\{"v":1,(?:"producer":(?<producer>\\{"id":"${UUID}","accepted":\\d+,"dropped":\\d+\\}),)?"events":\\[`,
+      `^\\{"v":1,(?:"producer":(?<producer>\\{"id":"${UUID}","accepted":${COUNT},"dropped":${COUNT}\\}),)?"events":\\[`,
     ),
     tail: /\]\}$/,
   },
   {
     head: /^\{"v": 1, "events": \[/,
     tail: new RegExp(
-      `\\](?:, "producer": (?<producer>\\{"id": "${UUID}", "dropped": \\d+, "accepted": \\d+\\}))?\\}$`,
+      `\\](?:, "producer": (?<producer>\\{"id": "${UUID}", "dropped": ${COUNT}, "accepted": ${COUNT}\\}))?\\}$`,
     ),
   },
 ] as const;
@@ -103,18 +109,18 @@ const TAIL_LENGTH = 160;
  * to `encodeEvent`, since U+0000 and lone surrogates are among them.
  */
 export function openText(kind: EventKind, text: string): OpenedEnvelope | undefined {
-  if (text.length > MAX_EVENT_BYTES || text.includes('\\u')) return undefined;
+  if (Buffer.byteLength(text) > MAX_EVENT_BYTES || text.includes('\\u')) return undefined;
   const end = text.slice(-TAIL_LENGTH);
   for (const { head, tail } of WRITTEN) {
     const [begun, ended] = [head.exec(text), tail.exec(end)];
     if (!begun || !ended) continue;
     // Whatever stands between: if it is an array, then the text is an envelope with these events.
     const list = text.slice(begun[0].length - 1, 1 - ended[0].length);
-    const times = timesOf(kind, list);
-    if (!times) continue;
+    const seen = look(kind, list);
+    if (!seen) continue;
     const producer = begun.groups?.['producer'] ?? ended.groups?.['producer'];
     return {
-      valid: EventList.ofText(kind, times, list.slice(1, -1)),
+      valid: EventList.ofText(kind, { ...seen, text: list.slice(1, -1) }),
       refused: [],
       ...(producer && ledgerOf(JSON.parse(producer))),
     };
@@ -122,8 +128,8 @@ export function openText(kind: EventKind, text: string): OpenedEnvelope | undefi
   return undefined;
 }
 
-/** Of each event of a JSON array, milliseconds since 1970, if all of them are right. */
-function timesOf(kind: EventKind, list: string): number[] | undefined {
+/** Looks at the events of a JSON array, if all of them are right. */
+function look(kind: EventKind, list: string): Omit<WrittenEvents, 'text'> | undefined {
   let events: unknown[];
   try {
     events = JSON.parse(list) as unknown[];
@@ -131,11 +137,15 @@ function timesOf(kind: EventKind, list: string): number[] | undefined {
     return undefined;
   }
   const times: number[] = [];
+  let [from, to] = [NO_SPAN.from, NO_SPAN.to];
   for (const event of events) {
     if (!isRight(kind, event)) return undefined;
     times.push(timeOf(event.occurredAt));
+    const rank = rankOf(kind, event);
+    if (rank < from) from = rank;
+    if (rank > to) to = rank;
   }
-  return times;
+  return { times, span: { from, to } };
 }
 
 /** A foreign producer may have written anything here; its events are none the worse for it. */

@@ -5,6 +5,7 @@ import { toStorableJson } from '../json.ts';
 import { faultsOf } from './eventFaults.ts';
 import { EVENT_SCHEMAS, FITS, FITS_NEW, FITS_OWN, type EventKind } from './events.ts';
 import { newIdentity } from './identity.ts';
+import { rankOf, type Rank } from './rank.ts';
 
 /** Bytes of UTF-8 JSON that one event may take, its id and time included. */
 export const MAX_EVENT_BYTES = 256 * 1024;
@@ -19,6 +20,7 @@ export interface EncodedEvent {
   readonly bytes: number;
   /** U+0000 and lone surrogates that became U+FFFD. */
   readonly replaced: number;
+  readonly rank: Rank;
 }
 
 /**
@@ -32,10 +34,22 @@ export interface EncodedEvent {
  * @throws {InvalidEventError} that names every fault; `field` = the path of the first
  */
 export function encodeEvent(kind: EventKind, event: unknown): EncodedEvent {
-  if (isPlain(event) && FITS[kind](event)) {
-    const { id, occurredAt } = event as unknown as RightEvent;
-    return encode(kind, event, id, timeOf(occurredAt));
-  }
+  return isRight(kind, event) ? encodeRight(kind, event) : encodeParsed(kind, event);
+}
+
+/**
+ * Encodes an event of which `isRight` is known.
+ *
+ * @param maxBytes - of JSON
+ * @throws {InvalidEventError} when it is larger
+ */
+export const encodeRight = (
+  kind: EventKind,
+  event: RightEvent,
+  maxBytes = MAX_EVENT_BYTES,
+): EncodedEvent => encode(kind, event, event.id, timeOf(event.occurredAt), '', maxBytes);
+
+function encodeParsed(kind: EventKind, event: unknown): EncodedEvent {
   const parsed = EVENT_SCHEMAS[kind].safeParse(event);
   if (!parsed.success) throw invalidEvent(kind, event, parsed.error);
   return encode(kind, parsed.data, parsed.data.id, Date.parse(parsed.data.occurredAt));
@@ -64,32 +78,35 @@ export function encodeOwnEvent(
 ): EncodedEvent {
   const { id, occurredAt } = event;
   if (isPlain(event) && FITS_OWN[kind](event)) {
-    const at = typeof occurredAt === 'string' ? timeOf(occurredAt) : occurredAt.getTime();
-    return encode(kind, event, id, at);
+    if (typeof occurredAt === 'string') return encode(kind, event, id, timeOf(occurredAt));
+    // A copy costs less than having `JSON.stringify` ask the `Date`, for which it leaves its fast path.
+    const copy = { ...event, occurredAt: occurredAt.toISOString() };
+    return encode(kind, copy, id, occurredAt.getTime());
   }
   return encodeEvent(kind, { ...event, occurredAt: toIso(occurredAt) });
 }
 
-/** The latest minute of which `timeOf` was asked, as text and in milliseconds since 1970. */
-let minute = '';
-let minuteMs = 0;
+/** The latest day of which `timeOf` was asked, as text and in milliseconds since 1970. */
+let day = '';
+let dayMs = 0;
 
+/** The number that two digits of a text are. */
+const pair = (text: string, at: number) =>
+  text.charCodeAt(at) * 10 + text.charCodeAt(at + 1) - 11 * DIGIT_0;
 const DIGIT_0 = 0x30;
-const digit = (text: string, at: number) => text.charCodeAt(at) - DIGIT_0;
 
 /**
- * Milliseconds since 1970 of a time that is written as `Date.toISOString` does. Parsing it costs more
- * than to check all of an event's texts, and most events are of the minute of the one before.
+ * Milliseconds since 1970 of a time that is written as `Date.toISOString` does. Parsing all of it costs
+ * more than to check an event's texts, and most events are of the day of the one before.
  */
 export function timeOf(occurredAt: string): number {
-  const start = occurredAt.slice(0, 'YYYY-MM-DDTHH:MM:'.length);
-  if (start !== minute) {
-    minute = start;
-    minuteMs = Date.parse(`${start}00.000Z`);
+  const date = occurredAt.slice(0, 'YYYY-MM-DD'.length);
+  if (date !== day) {
+    day = date;
+    dayMs = Date.parse(`${date}T00:00:00.000Z`);
   }
-  const seconds = digit(occurredAt, 17) * 10 + digit(occurredAt, 18);
-  const ms = digit(occurredAt, 20) * 100 + digit(occurredAt, 21) * 10 + digit(occurredAt, 22);
-  return minuteMs + seconds * 1000 + ms;
+  const seconds = (pair(occurredAt, 11) * 60 + pair(occurredAt, 14)) * 60 + pair(occurredAt, 17);
+  return dayMs + seconds * 1000 + pair(occurredAt, 20) * 10 + occurredAt.charCodeAt(22) - DIGIT_0;
 }
 
 function toIso(occurredAt: unknown): unknown {
@@ -105,7 +122,7 @@ export const isRight = (kind: EventKind, event: unknown): event is RightEvent =>
   isPlain(event) && FITS[kind](event);
 
 /** What is known of an event that is right. */
-interface RightEvent {
+export interface RightEvent {
   id: string;
   /** As `Date.toISOString` writes it. */
   occurredAt: string;
@@ -126,16 +143,18 @@ function encode(
   id: string,
   occurredAt: number,
   head = '',
+  maxBytes = MAX_EVENT_BYTES,
 ): EncodedEvent {
   const { json: text, replaced } = toStorableJson(event);
   const bytes = head.length + Buffer.byteLength(text);
-  if (bytes > MAX_EVENT_BYTES) {
+  if (bytes > maxBytes) {
     throw new InvalidEventError(
-      `${kind} event ${id} takes ${bytes} bytes as JSON, at most ${MAX_EVENT_BYTES} are allowed; keep large content elsewhere and refer to it`,
+      `${kind} event ${id} takes ${bytes} bytes as JSON, at most ${maxBytes} are allowed; keep large content elsewhere and refer to it`,
       { id },
     );
   }
-  return { id, occurredAt, json: head ? `{${head}${text.slice(1)}` : text, bytes, replaced };
+  const json = head ? `{${head}${text.slice(1)}` : text;
+  return { id, occurredAt, json, bytes, replaced, rank: rankOf(kind, event) };
 }
 
 /** Faults that a message spells out. */

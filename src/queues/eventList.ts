@@ -1,17 +1,33 @@
-import { encodeEvent, type EncodedEvent } from './eventEncoding.ts';
+import { encodeRight, type EncodedEvent, type RightEvent } from './eventEncoding.ts';
 import type { EventKind } from './events.ts';
+import { NO_SPAN, widen, type Span } from './rank.ts';
+
+/** Events as somebody else wrote them. */
+export interface WrittenEvents {
+  /** Their JSON, with commas between. */
+  text: string;
+  /** Milliseconds since 1970 of each. */
+  times: readonly number[];
+  span: Span;
+}
+
+interface Parts {
+  events: readonly unknown[];
+  encoded: EncodedEvent[];
+  written: WrittenEvents;
+}
 
 /** Checked events of one job, in order, and the JSON that stands for them on their way to PostgreSQL. */
 export class EventList {
   readonly length: number;
   /** UTF-8 bytes of their JSON. */
   readonly bytes: number;
+  readonly span: Span;
   readonly #kind: EventKind;
   /** As they came, since a job that fails in part keeps them so; absent until somebody asks. */
   #events: readonly unknown[] | undefined;
   readonly #encoded: EncodedEvent[];
-  /** Milliseconds since 1970 of each, and the JSON of all, with commas between, as somebody else wrote it. */
-  readonly #written: { times: readonly number[]; text: string } | undefined;
+  readonly #written: WrittenEvents | undefined;
   #isForgotten = false;
 
   private constructor(
@@ -27,6 +43,9 @@ export class EventList {
     this.bytes = written
       ? Buffer.byteLength(written.text)
       : encoded.reduce((sum, { bytes }) => sum + bytes, 0);
+    this.span =
+      written?.span ??
+      encoded.reduce((span, { rank }) => widen(span, { from: rank, to: rank }), NO_SPAN);
   }
 
   /** @param events - as they came, one for each that is encoded */
@@ -38,12 +57,9 @@ export class EventList {
     return new EventList(kind, events.length, { events, encoded });
   }
 
-  /**
-   * @param times - milliseconds since 1970 of each
-   * @param text - their JSON as somebody else wrote it, with commas between; `encodeEvent` takes each as it is
-   */
-  static ofText(kind: EventKind, times: readonly number[], text: string): EventList {
-    return new EventList(kind, times.length, { written: { times, text } });
+  /** @param written - events that `encodeEvent` takes as they are */
+  static ofText(kind: EventKind, written: WrittenEvents): EventList {
+    return new EventList(kind, written.times.length, { written });
   }
 
   /** The event as it came. */
@@ -53,7 +69,12 @@ export class EventList {
   }
 
   encodedAt(index: number): EncodedEvent {
-    return (this.#encoded[index] ??= encodeEvent(this.#kind, this.eventAt(index)));
+    // As somebody else wrote it, it was not too large; in our own way it may be longer.
+    return (this.#encoded[index] ??= encodeRight(
+      this.#kind,
+      this.eventAt(index) as RightEvent,
+      Infinity,
+    ));
   }
 
   /** Milliseconds since 1970. */
@@ -82,10 +103,4 @@ export class EventList {
     this.#isForgotten = true;
     return hadText;
   }
-}
-
-interface Parts {
-  events: readonly unknown[];
-  encoded: EncodedEvent[];
-  written: { times: readonly number[]; text: string };
 }

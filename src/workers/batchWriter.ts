@@ -4,8 +4,10 @@ import { classifyFault, retryConflicts, serverMessage, wasCancelled } from '../d
 import { UnavailableError } from '../errors.ts';
 import { NO_PRODUCER } from '../ledger/ledger.ts';
 import type { EventList } from '../queues/eventList.ts';
+import type { Span } from '../queues/rank.ts';
 import { rowsOf, toBatch, type Batch, type Piece } from './batch.ts';
 import type { WrittenBatch } from './hooks.ts';
+import { choose, spanOf, type Waiting, type WriteLimits } from './selection.ts';
 import type { WriteResult } from './writers/index.ts';
 
 /** What became of one event. `committed` covers events that had been committed before. */
@@ -30,8 +32,12 @@ export interface BatchWriterStats {
 }
 
 export interface BatchWriterOptions {
-  /** Writes a batch in one transaction. */
-  write: (batch: Batch) => Promise<WriteResult>;
+  /**
+   * Writes a batch in one transaction.
+   *
+   * @param lane - 0 or 1; of two writes that are made at once, one has each
+   */
+  write: (batch: Batch, lane: number) => Promise<WriteResult>;
   /** Events in one write at most. */
   maxRows: number;
   /** Bytes of JSON in one write at most; one larger event is written alone. Default 8 MiB. */
@@ -42,8 +48,15 @@ export interface BatchWriterOptions {
   onWrite?: (written: WrittenBatch) => void;
 }
 
-interface Pending extends Piece {
+interface Pending extends Waiting {
   submission: Submission;
+}
+
+/** A write that is being made. */
+interface UnderWay {
+  lane: number;
+  pieces: Pending[];
+  span: Span;
 }
 
 /** What became of events that were submitted together: of most of them, that they are committed. */
@@ -84,13 +97,17 @@ const SILENCE_MS = 10_000;
 /** Milliseconds between two probes of a database that is away; doubles from the first to the last. */
 const PROBE_MS = { first: 100, last: 1000 };
 
+/** Writes that are made at once: with two, one is read or planned while the other one is written. */
+export const LANES = 2;
+
 const stopped = (cause?: unknown) =>
   new UnavailableError('the worker was told to stop while PostgreSQL was away', { cause });
 
 /**
- * Joins the events of many jobs into one write at a time. There is no waiting for company: an
- * event that comes while nothing is being written is written at once, and those that come while a
- * write is under way make up the next one. So batches grow with the load and only with it.
+ * Joins the events of many jobs into one write. There is no waiting for company: an event that comes
+ * while nothing is being written is written at once, and those that come while a write is under way
+ * make up the next one. So batches grow with the load and only with it. A second write is made at
+ * once with the first where many events wait that have nothing to do with it (`choose`).
  */
 export class BatchWriter {
   readonly stats: BatchWriterStats = {
@@ -102,15 +119,15 @@ export class BatchWriter {
   };
 
   readonly #options: BatchWriterOptions;
-  readonly #maxBytes: number;
+  readonly #limits: WriteLimits;
   readonly #stopping = new AbortController();
   #pending: Pending[] = [];
-  #writing: Pending[] = [];
-  #running = false;
+  #underWay: UnderWay[] = [];
+  #isStarting = false;
 
   constructor(options: BatchWriterOptions) {
     this.#options = options;
-    this.#maxBytes = options.maxBytes ?? 8 * 1024 * 1024;
+    this.#limits = { maxRows: options.maxRows, maxBytes: options.maxBytes ?? 8 * 1024 * 1024 };
   }
 
   /**
@@ -124,7 +141,8 @@ export class BatchWriter {
   submit(events: EventList, producer = NO_PRODUCER, job?: string): Promise<Verdict[]> {
     const submission = new Submission(events.length);
     if (events.length > 0) {
-      this.#pending.push({ events, from: 0, to: events.length, producer, job, submission });
+      const piece = { events, from: 0, to: events.length, producer, job, submission, passed: 0 };
+      this.#pending.push(piece);
       this.#start();
     }
     return submission.verdicts;
@@ -136,44 +154,50 @@ export class BatchWriter {
    */
   abandon(): void {
     this.#stopping.abort();
-    failAll([...this.#writing, ...this.#pending], stopped());
+    const writing = this.#underWay.flatMap(({ pieces }) => pieces);
+    failAll([...writing, ...this.#pending], stopped());
   }
 
   #start(): void {
-    if (this.#running) return;
-    this.#running = true;
+    if (this.#isStarting || this.#underWay.length === LANES) return;
+    this.#isStarting = true;
     // Jobs that are handed out in the same turn of the event loop share the first write.
-    setImmediate(() => void this.#run());
+    setImmediate(() => {
+      this.#isStarting = false;
+      this.#writeMore();
+    });
   }
 
-  async #run(): Promise<void> {
-    while (this.#pending.length > 0) {
-      const batch = (this.#writing = this.#take());
-      try {
-        await this.#write(batch);
-      } catch (error) {
-        failAll(batch, error);
-      }
+  #writeMore(): void {
+    while (this.#underWay.length < LANES) {
+      const pieces = this.#take();
+      if (pieces.length === 0) return;
+      const lane = this.#underWay[0]?.lane === 0 ? 1 : 0;
+      void this.#run({ lane, pieces, span: spanOf(pieces) });
     }
-    this.#writing = [];
-    this.#running = false;
+  }
+
+  async #run(write: UnderWay): Promise<void> {
+    this.#underWay.push(write);
+    const { lane, pieces } = write;
+    await this.#write(pieces, lane).catch((error: unknown) => failAll(pieces, error));
+    this.#underWay.splice(this.#underWay.indexOf(write), 1);
+    this.#writeMore();
   }
 
   /** Whole jobs, as many as fit; of one that does not fit alone, as many events as do. */
   #take(): Pending[] {
-    const { maxRows } = this.#options;
-    let [rows, bytes, count] = [0, 0, 0];
-    for (const { events, from, to } of this.#pending) {
-      rows += to - from;
-      bytes += events.bytes;
-      if (rows > maxRows || bytes > this.#maxBytes) break;
-      count++;
+    const underWay = this.#underWay.map(({ span }) => span);
+    const pieces = choose(this.#pending, underWay, this.#limits);
+    const [first] = pieces;
+    if (first && pieces.length === 1) {
+      const [head, rest] = divide(first, fitting(first, this.#limits));
+      this.#pending.splice(this.#pending.indexOf(first), 1, ...rest);
+      return head;
     }
-    const [first] = this.#pending;
-    if (count > 0 || !first) return this.#pending.splice(0, count);
-    const [head, rest] = divide(first, fitting(first, maxRows, this.#maxBytes));
-    this.#pending.splice(0, 1, ...rest);
-    return head;
+    const chosen = new Set(pieces);
+    this.#pending = this.#pending.filter((piece) => !chosen.has(piece));
+    return pieces;
   }
 
   /**
@@ -182,15 +206,15 @@ export class BatchWriter {
    * One offender among j jobs of n events costs at most 2·⌈log2(j)⌉ + 2·⌈log2(n)⌉ + 1 more
    * statements: 27 in ten jobs of 500.
    */
-  async #write(batch: Pending[]): Promise<void> {
+  async #write(batch: Pending[], lane: number): Promise<void> {
     try {
-      this.#settle(batch, await this.#tryWrite(batch));
+      this.#settle(batch, await this.#tryWrite(batch, lane));
     } catch (error) {
       const isData = classifyFault(error) === 'data';
       if (!isData && !wasCancelled(error)) throw error;
       // Perhaps it is how a foreign producer wrote them, and not what.
       if (isData && batch.filter(({ events }) => events.forgetText()).length > 0) {
-        return this.#write(batch);
+        return this.#write(batch, lane);
       }
       const [first] = batch;
       if (first && rowsOf(batch) === 1) {
@@ -199,7 +223,7 @@ export class BatchWriter {
         first.submission.settle(1);
         return;
       }
-      for (const half of halves(batch)) await this.#write(half);
+      for (const half of halves(batch)) await this.#write(half, lane);
     }
   }
 
@@ -222,7 +246,7 @@ export class BatchWriter {
   }
 
   /** Runs the statement until the database answers for the data, however long it is away. */
-  async #tryWrite(pending: Pending[]): Promise<WriteResult> {
+  async #tryWrite(pending: Pending[], lane: number): Promise<WriteResult> {
     const batch = toBatch(pending);
     let isAway = false;
     const away = (error: unknown) => {
@@ -238,7 +262,7 @@ export class BatchWriter {
       );
       try {
         this.stats.statements++;
-        const result = await retryConflicts(() => this.#options.write(batch)).finally(() =>
+        const result = await retryConflicts(() => this.#options.write(batch, lane)).finally(() =>
           clearTimeout(silence),
         );
         this.#options.onWrite?.(describe(pending, result, performance.now() - startedAt));
@@ -268,7 +292,8 @@ export class BatchWriter {
 }
 
 /** How many of a job's events go into one write, one at least. */
-function fitting({ events, from, to }: Pending, maxRows: number, maxBytes: number): number {
+function fitting({ events, from, to }: Pending, { maxRows, maxBytes }: WriteLimits): number {
+  if (to - from <= maxRows && events.bytes <= maxBytes) return to - from;
   let bytes = 0;
   let count = 0;
   for (; count < Math.min(maxRows, to - from); count++) {

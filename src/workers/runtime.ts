@@ -17,7 +17,7 @@ import {
   type QueueLocation,
 } from '../queues/backend.ts';
 import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
-import { BatchWriter, type BatchWriterStats } from './batchWriter.ts';
+import { BatchWriter, LANES, type BatchWriterStats } from './batchWriter.ts';
 import { OutageLog } from '../outageLog.ts';
 import type { WorkerHooks } from './hooks.ts';
 import { createProcessor, DeadLetterError } from './processor.ts';
@@ -70,7 +70,7 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
   });
   closer.add('database', () => prisma.$disconnect());
 
-  const writerId = randomUUID();
+  const writerIds = Array.from({ length: LANES }, () => randomUUID());
   const writers = {} as Record<EventKind, BatchWriter>;
   const workers: EventWorker[] = [];
   // Pausing takes no more jobs and ends when those held are done. It comes before `close`, which
@@ -103,8 +103,9 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
     for (const kind of EVENT_KINDS) {
       const logOfQueue = log.child({ queue: kind });
       const database = new OutageLog(logOfQueue, `PostgreSQL at ${addressOf(databaseUrl)}`);
+      const writes = writerIds.map((writerId) => createWrite(run, kind, writerId));
       const writer = new BatchWriter({
-        write: createWrite(run, kind, writerId),
+        write: (batch, lane) => writes[lane]!(batch),
         maxRows: config.ANNALS_BATCH_MAX_ROWS,
         onWrite: (written) => {
           const { rows, jobs, job, milliseconds } = written;

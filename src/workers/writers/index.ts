@@ -51,7 +51,7 @@ const TRUST_AFTER = 8;
  * mostly come after their parents, so a batch is first taken for new. Where it is not, it is written
  * as `Writer` says, and so are those after it, until enough were new after all.
  *
- * @param writerId - UUID of this process, for the ledger
+ * @param writerId - UUID for the ledger, of somebody who writes one batch of a kind at a time: a lane of this process
  */
 export function createWrite(run: RunStatement, kind: EventKind, writerId: string) {
   const [ofNew, ofAny] = [statementOfNew(kind), statementOf(kind)];
