@@ -8,7 +8,8 @@ import { openDatabase, type Database } from '../src/database/client.ts';
 import { readLedger } from '../src/ledger/ledger.ts';
 import { encodeEvent } from '../src/queues/eventEncoding.ts';
 import { EVENT_KINDS, type EventKind } from '../src/queues/events.ts';
-import { BatchWriter, LANES, type Verdict } from '../src/workers/batchWriter.ts';
+import { BatchWriter, LANES } from '../src/workers/batchWriter.ts';
+import type { Verdict } from '../src/workers/submission.ts';
 import { createWrite, statementOf, statementOfNew } from '../src/workers/writers/index.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import {

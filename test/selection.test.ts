@@ -38,7 +38,7 @@ const transitions = (): Waiting => ({
 const limits = (maxRows: number) => ({ maxRows, maxBytes: 1024 * 1024 });
 const span = (piece: Waiting) => piece.events.span;
 
-it('takes all that fits into one write, the oldest first', () => {
+it('takes all that waits until a write is half full, the oldest first', () => {
   const pending = [job(100), job(0), job(390), job(0, 40)];
   const chosen = choose(pending, [], limits(80));
   expect(chosen).toHaveLength(4);

@@ -19,7 +19,7 @@ export const NO_PRODUCER: ProducerLedger = { id: NIL, accepted: 0, dropped: 0 };
  * `dropped` are the producer's own and only grow, so the greatest stands.
  *
  * Why nobody waits: a row of the ledger belongs to one writer and one kind, and a writer writes one
- * batch of a kind at a time. The row is locked after all that other writers may wait for: what is
+ * batch of a kind at a time. (A worker process that makes two is two writers.) The row is locked after all that other writers may wait for: what is
  * counted is not known before.
  */
 const inLedger = (committed: string, duplicates: string, from = '') => `

@@ -137,7 +137,7 @@ function look(kind: EventKind, list: string): Omit<WrittenEvents, 'text'> | unde
     return undefined;
   }
   const times: number[] = [];
-  let [from, to] = [NO_SPAN.from, NO_SPAN.to];
+  let { from, to } = NO_SPAN;
   for (const event of events) {
     if (!isRight(kind, event)) return undefined;
     times.push(timeOf(event.occurredAt));

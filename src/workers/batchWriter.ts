@@ -8,17 +8,8 @@ import type { Span } from '../queues/rank.ts';
 import { rowsOf, toBatch, type Batch, type Piece } from './batch.ts';
 import type { WrittenBatch } from './hooks.ts';
 import { choose, spanOf, type Waiting, type WriteLimits } from './selection.ts';
+import { Submission, type Verdict } from './submission.ts';
 import type { WriteResult } from './writers/index.ts';
-
-/** What became of one event. `committed` covers events that had been committed before. */
-export type Verdict =
-  | { state: 'committed' }
-  /** Its parent is unknown as yet. */
-  | { state: 'waiting'; field: string; reference: string }
-  /** The database can never take it. */
-  | { state: 'refused'; reason: string };
-
-const COMMITTED: Verdict = { state: 'committed' };
 
 /** Figures since the writer was made. */
 export interface BatchWriterStats {
@@ -57,38 +48,6 @@ interface UnderWay {
   lane: number;
   pieces: Pending[];
   span: Span;
-}
-
-/** What became of events that were submitted together: of most of them, that they are committed. */
-class Submission {
-  readonly verdicts: Promise<Verdict[]>;
-  readonly #found: Verdict[];
-  #open: number;
-  #resolve!: (verdicts: Verdict[]) => void;
-  #reject!: (error: unknown) => void;
-
-  constructor(events: number) {
-    this.#open = events;
-    this.#found = Array.from({ length: events }, () => COMMITTED);
-    this.verdicts = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
-    if (events === 0) this.#resolve([]);
-  }
-
-  note(place: number, verdict: Verdict): void {
-    this.#found[place] = verdict;
-  }
-
-  settle(events: number): void {
-    this.#open -= events;
-    if (this.#open === 0) this.#resolve(this.#found);
-  }
-
-  fail(error: unknown): void {
-    this.#reject(error);
-  }
 }
 
 /** Milliseconds without an answer after which the database counts as away, while still waited for. */

@@ -11,8 +11,9 @@ import {
 } from '../queues/envelope.ts';
 import type { EventList } from '../queues/eventList.ts';
 import { openedOf } from '../queues/envelopeWorker.ts';
-import type { BatchWriter, Verdict } from './batchWriter.ts';
+import type { BatchWriter } from './batchWriter.ts';
 import type { DeadLetterCause, WorkerHooks } from './hooks.ts';
+import type { Verdict } from './submission.ts';
 
 /** An event that stays in its job, and why. `isFinal` if no retry can help it. */
 interface Remainder {

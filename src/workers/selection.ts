@@ -19,8 +19,8 @@ const MAX_PASSED = 4;
 
 /**
  * Chooses what is written next: the oldest, and others of neighbouring ranks before those that are
- * farther off. What fits into one write is one. Where more waits a write is at least half full, and
- * beyond that takes no others than near ones (see `Rank`).
+ * farther off. A write takes all that waits until it is half full, and then no others than near ones
+ * (see `Rank`).
  *
  * While a write is under way another one begins only with events that it has no memory in common
  * with, and only if they fill half a write: others it would wait for, and small writes that
