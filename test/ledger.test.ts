@@ -9,7 +9,6 @@ import { closeIdleAccounts } from '../src/ledger/closed.ts';
 import { countDiscards, settleDiscards, type Discard } from '../src/ledger/discards.ts';
 import { NO_PRODUCER, readLedger } from '../src/ledger/ledger.ts';
 import { readTotals } from '../src/ledger/totals.ts';
-import { toBatch } from '../src/workers/batch.ts';
 import { createWrite } from '../src/workers/writers/index.ts';
 import { createTestDatabase, type TestDatabase } from './support/database.ts';
 import { encodedSample, eventId, forgetEvents, listOf } from './support/events.ts';
@@ -102,14 +101,15 @@ const fill2 = () =>
   );
 
 it('knows a producer again that speaks after its account was closed', async () => {
-  const { prisma, run } = openDatabase(db.url, { poolSize: 1 });
+  const database = openDatabase(db.url, { poolSize: 1 });
+  const { prisma } = database;
   const deliver = (writer: string, accepted: number, from: number, to: number) => {
     const events = Array.from({ length: to - from }, (_, n) =>
       encodedSample('memory-access', from + n),
     );
     const producer = { id: EVEN, accepted, dropped: 0 };
     const piece = { events: listOf('memory-access', events), from: 0, to: events.length, producer };
-    return createWrite(run, 'memory-access', writer)(toBatch([piece]));
+    return createWrite(database, 'memory-access', writer)([piece]);
   };
   const account = async () => (await accounts()).byKind()['memory-access'];
   // Five of its 20 wait somewhere for their worker.
@@ -138,7 +138,8 @@ it('knows a producer again that speaks after its account was closed', async () =
 });
 
 it('counts each event once while batches are written, accounts closed and figures read', async () => {
-  const { prisma, run } = openDatabase(db.url, { poolSize: 6 });
+  const database = openDatabase(db.url, { poolSize: 6 });
+  const { prisma } = database;
   const [writers, producers] = [[1, 2, 3].map((n) => eventId(n, 9)), [1, 2].map((n) => eventId(n))];
   const [perWriter, perBatch] = [60, 5];
   let closings = 0;
@@ -152,7 +153,7 @@ it('counts each event once while batches are written, accounts closed and figure
       const id = producers[batch % 2]!;
       const producer = { id, accepted: 5 * (batch + 1), dropped: 0 };
       const piece = { events: listOf('metrics', events), from: 0, to: perBatch, producer };
-      await createWrite(run, 'metrics', writer)(toBatch([piece]));
+      await createWrite(database, 'metrics', writer)([piece]);
       while (closings < batch / 8) await sleep(1); // however slow the machine, both go on together
     }
   };

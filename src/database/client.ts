@@ -3,6 +3,7 @@ import type { SqlQuery } from '@prisma/driver-adapter-utils';
 
 import { PrismaClient } from '../generated/prisma/client.ts';
 import { createPool } from './connection.ts';
+import { Pipeline, type Step } from './pipeline.ts';
 
 export { Prisma, PrismaClient } from '../generated/prisma/client.ts';
 
@@ -34,6 +35,8 @@ export interface Database {
    * is a microsecond an event and a hundred megabytes.
    */
   run: RunStatement;
+  /** Runs statements in one transaction, as `Pipeline` does. Prisma has no COPY. */
+  runTogether: (steps: readonly Step[]) => Promise<void>;
 }
 
 /**
@@ -74,5 +77,13 @@ export function openDatabase(databaseUrl: string, options: DatabaseOptions = {})
       query.args = []; // what the debug log keeps of it
     }
   };
-  return { prisma: new PrismaClient({ adapter }), run };
+  const runTogether = async (steps: readonly Step[]) => {
+    const client = await pool.connect();
+    try {
+      await client.query(new Pipeline(steps)).done;
+    } finally {
+      client.release();
+    }
+  };
+  return { prisma: new PrismaClient({ adapter }), run, runTogether };
 }

@@ -76,16 +76,8 @@ SELECT (SELECT count(*)::int FROM inserted) AS "inserted",
     FROM waiting
   ), '[]') AS "waiting"`;
 
-/**
- * The same where every event becomes a row, or the statement fails: with 23502, since the ledger
- * takes no NULL, where an event waits for its parent, and with 23505 where one is a row already.
- * Nothing need be known of a single event, and nothing is returned.
- */
-export const LEDGER_END_OF_NEW = inLedger(
-  `CASE WHEN (SELECT count(*) FROM inserted) = (SELECT count(*) FROM event)
-      THEN sum(j."events") END`,
-  '0',
-);
+/** The same, by itself, where every event of the batch has become a row. */
+export const LEDGER_OF_NEW = inLedger('sum(j."events")', '0');
 
 /** What all writers together have counted of one producer's events of one kind. */
 export interface LedgerEntry extends Record<LedgerFigure, number> {

@@ -23,6 +23,7 @@ import {
 } from './catalogue.ts';
 import { connect, type QueueLocation } from './connection.ts';
 import { EnvelopeWorker } from './envelopeWorker.ts';
+import type { LinesOf } from './eventList.ts';
 import { SteadyWorker } from './steadyWorker.ts';
 import { startTracing, traced } from './tracing.ts';
 
@@ -149,14 +150,27 @@ const STREAMS = { events: { maxLen: EVENT_STREAM_MAX_LENGTH } };
 
 type OpenWorkerOptions = Pick<WorkerOptions, 'concurrency' | 'lockDuration' | 'autorun' | 'name'>;
 
-/** Opens a worker on a queue. It takes jobs at once unless `autorun` is false. */
+/**
+ * Opens a worker on a queue. It takes jobs at once unless `autorun` is false.
+ *
+ * @param options.linesOf - makes the lines that are written of a right job's events
+ */
 export function openWorker(
   location: QueueLocation,
   kind: EventKind,
   processor: Processor<Envelope, JobResult>,
-  options: OpenWorkerOptions,
+  { linesOf, ...options }: OpenWorkerOptions & { linesOf?: LinesOf },
 ): EventWorker {
-  return startWorker(EnvelopeWorker<JobResult>, location, kind, QUEUES[kind], processor, options);
+  const worker = startWorker(
+    EnvelopeWorker<JobResult>,
+    location,
+    kind,
+    QUEUES[kind],
+    processor,
+    options,
+  );
+  worker.linesOf = linesOf;
+  return worker;
 }
 
 /** Opens a worker on a queue of tasks. */
@@ -176,14 +190,19 @@ export function openTaskWorker<Task, Result>(
   );
 }
 
-function startWorker<Data, Result>(
-  WorkerClass: typeof SteadyWorker<Data, Result>,
+function startWorker<Data, Result, Each extends SteadyWorker<Data, Result>>(
+  WorkerClass: new (
+    name: string,
+    processor: Processor<Data, Result>,
+    options: WorkerOptions,
+    factory: ReturnType<typeof connect>['factory'],
+  ) => Each,
   location: QueueLocation,
   name: string,
   { keepCompleted, keepFailed }: QueuePolicy,
   processor: Processor<Data, Result>,
   options: OpenWorkerOptions,
-): Worker<Data, Result> {
+): Each {
   const { connection, prefix, factory } = connect(location, 'worker', (error) =>
     worker.emit('error', error),
   );

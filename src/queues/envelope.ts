@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 import { InvalidEventError } from '../errors.ts';
-import { EventList, type WrittenEvents } from './eventList.ts';
+import { EventList, type LinesOf, type WrittenEvents } from './eventList.ts';
 import {
   encodeEvent,
   isRight,
@@ -107,8 +107,14 @@ const TAIL_LENGTH = 160;
  * times: writing that JSON again would cost more than checking it did, and objects that outlive a write
  * cost the garbage collector more than reading them again costs the few who want them. Escapes are left
  * to `encodeEvent`, since U+0000 and lone surrogates are among them.
+ *
+ * @param linesOf - makes the lines that are written of the events, since they are at hand here
  */
-export function openText(kind: EventKind, text: string): OpenedEnvelope | undefined {
+export function openText(
+  kind: EventKind,
+  text: string,
+  linesOf?: LinesOf,
+): OpenedEnvelope | undefined {
   if (Buffer.byteLength(text) > MAX_EVENT_BYTES || text.includes('\\u')) return undefined;
   const end = text.slice(-TAIL_LENGTH);
   for (const { head, tail } of WRITTEN) {
@@ -116,7 +122,7 @@ export function openText(kind: EventKind, text: string): OpenedEnvelope | undefi
     if (!begun || !ended) continue;
     // Whatever stands between: if it is an array, then the text is an envelope with these events.
     const list = text.slice(begun[0].length - 1, 1 - ended[0].length);
-    const seen = look(kind, list);
+    const seen = look(kind, list, linesOf);
     if (!seen) continue;
     const producer = begun.groups?.['producer'] ?? ended.groups?.['producer'];
     return {
@@ -129,7 +135,11 @@ export function openText(kind: EventKind, text: string): OpenedEnvelope | undefi
 }
 
 /** Looks at the events of a JSON array, if all of them are right. */
-function look(kind: EventKind, list: string): Omit<WrittenEvents, 'text'> | undefined {
+function look(
+  kind: EventKind,
+  list: string,
+  linesOf?: LinesOf,
+): Omit<WrittenEvents, 'text'> | undefined {
   let events: unknown[];
   try {
     events = JSON.parse(list) as unknown[];
@@ -145,7 +155,19 @@ function look(kind: EventKind, list: string): Omit<WrittenEvents, 'text'> | unde
     if (rank < from) from = rank;
     if (rank > to) to = rank;
   }
-  return { times, span: { from, to } };
+  const lines = linesOf?.(events, !list.includes('\\'));
+  return { times, span: { from, to }, isExact: isExact(list), lines };
+}
+
+/** A number of which JavaScript might not keep all digits: it keeps 15 at least. Or what looks like one, in a text. */
+const LONG_NUMBER = /[:,[]\s*(-?[\d.]{16,}(?:[eE][-+]?\d+)?)/g;
+
+/** Whether all numbers of a JSON text are the same once JavaScript has read them. May say no where they are. */
+function isExact(json: string): boolean {
+  for (const [, number] of json.matchAll(LONG_NUMBER)) {
+    if (String(Number(number)) !== number) return false;
+  }
+  return true;
 }
 
 /** A foreign producer may have written anything here; its events are none the worse for it. */

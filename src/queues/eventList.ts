@@ -2,6 +2,16 @@ import { encodeRight, type EncodedEvent, type RightEvent } from './eventEncoding
 import type { EventKind } from './events.ts';
 import { NO_SPAN, widen, type Span } from './rank.ts';
 
+/** Of each table that they go into: the lines of some events, in their order, with line feeds between. */
+export type Lines = readonly string[];
+
+/**
+ * Makes lines of events, as their writer wants them.
+ *
+ * @param isClean - whether their JSON has no backslash, and so none of their texts a backslash or a line feed
+ */
+export type LinesOf = (events: readonly unknown[], isClean: boolean) => Lines;
+
 /** Events as somebody else wrote them. */
 export interface WrittenEvents {
   /** Their JSON, with commas between. */
@@ -9,6 +19,10 @@ export interface WrittenEvents {
   /** Milliseconds since 1970 of each. */
   times: readonly number[];
   span: Span;
+  /** Whether JavaScript keeps all digits of their numbers. */
+  isExact: boolean;
+  /** Best made when the events are read, since to read them again costs more. */
+  lines?: Lines | undefined;
 }
 
 interface Parts {
@@ -90,6 +104,21 @@ export class EventList {
     const texts: string[] = [];
     for (let index = from; index < to; index++) texts.push(this.encodedAt(index).json);
     return texts.join(',');
+  }
+
+  /**
+   * The lines of the events from `from` to before `to`.
+   *
+   * @returns undefined if these would have less digits than the JSON
+   */
+  lines(from: number, to: number, linesOf: LinesOf): Lines | undefined {
+    if (this.#written && !this.#isForgotten) {
+      const { isExact, lines } = this.#written;
+      if (!isExact) return undefined;
+      if (lines && from === 0 && to === this.length) return lines;
+    }
+    const json = `[${this.json(from, to)}]`;
+    return linesOf(JSON.parse(json) as unknown[], !json.includes('\\'));
   }
 
   /**

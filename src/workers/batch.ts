@@ -1,17 +1,6 @@
 import type { ProducerLedger } from '../queues/envelope.ts';
 import type { EventList } from '../queues/eventList.ts';
 
-/** Events that are written together, as a writer's statement takes them. */
-export interface Batch {
-  /** JSON array of the events. */
-  events: string;
-  /** The places, from 1, at which the events of a job begin. */
-  starts: number[];
-  rows: number;
-  /** JSON array: of each job, its producer's counts and how many events it has. */
-  jobs: string;
-}
-
 /** What a batch takes of a job: its events from `from` to before `to`. */
 export interface Piece {
   events: EventList;
@@ -23,30 +12,30 @@ export interface Piece {
   job?: string | undefined;
 }
 
-export const rowsOf = (pieces: readonly Piece[]): number =>
-  pieces.reduce((sum, { from, to }) => sum + to - from, 0);
+/** Events that are written together. */
+export type Batch = readonly Piece[];
 
-export function toBatch(pieces: readonly Piece[]): Batch {
+export const rowsOf = (batch: Batch): number =>
+  batch.reduce((sum, { from, to }) => sum + to - from, 0);
+
+/** JSON array of the events. */
+export const eventsOf = (batch: Batch): string => {
+  const pieces = ['['];
+  for (const { events, from, to } of batch) pieces.push(events.json(from, to), ',');
+  pieces[pieces.length - 1] = ']'; // in place of the last comma
+  return pieces.join(''); // in one piece: one of several would be copied once more to be sent
+};
+
+/** The places, from 1, at which the events of a job begin. */
+export function startsOf(batch: Batch): number[] {
   let next = 1;
-  const starts = pieces.map(({ from, to }) => {
+  return batch.map(({ from, to }) => {
     const start = next;
     next += to - from;
     return start;
   });
-  return {
-    events: arrayOf(pieces.map(({ events, from, to }) => events.json(from, to))),
-    starts,
-    rows: next - 1,
-    jobs: JSON.stringify(
-      pieces.map(({ producer, from, to }) => ({ ...producer, events: to - from })),
-    ),
-  };
 }
 
-/** A JSON array of texts, in one piece: one of several would be copied once more to be sent. */
-function arrayOf(texts: string[]): string {
-  const pieces = ['['];
-  for (const text of texts) pieces.push(text, ',');
-  pieces[pieces.length - 1] = ']'; // in place of the last comma
-  return pieces.join('');
-}
+/** JSON array: of each job, its producer's counts and how many events it has. */
+export const jobsOf = (batch: Batch): string =>
+  JSON.stringify(batch.map(({ producer, from, to }) => ({ ...producer, events: to - from })));

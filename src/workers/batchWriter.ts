@@ -5,7 +5,7 @@ import { UnavailableError } from '../errors.ts';
 import { NO_PRODUCER } from '../ledger/ledger.ts';
 import type { EventList } from '../queues/eventList.ts';
 import type { Span } from '../queues/rank.ts';
-import { rowsOf, toBatch, type Batch, type Piece } from './batch.ts';
+import { rowsOf, type Batch } from './batch.ts';
 import type { WrittenBatch } from './hooks.ts';
 import { choose, spanOf, type Waiting, type WriteLimits } from './selection.ts';
 import { Submission, type Verdict } from './submission.ts';
@@ -206,7 +206,6 @@ export class BatchWriter {
 
   /** Runs the statement until the database answers for the data, however long it is away. */
   async #tryWrite(pending: Pending[], lane: number): Promise<WriteResult> {
-    const batch = toBatch(pending);
     let isAway = false;
     const away = (error: unknown) => {
       isAway = true;
@@ -221,7 +220,7 @@ export class BatchWriter {
       );
       try {
         this.stats.statements++;
-        const result = await retryConflicts(() => this.#options.write(batch, lane)).finally(() =>
+        const result = await retryConflicts(() => this.#options.write(pending, lane)).finally(() =>
           clearTimeout(silence),
         );
         this.#options.onWrite?.(describe(pending, result, performance.now() - startedAt));
@@ -280,11 +279,7 @@ function failAll(batch: readonly Pending[], error: unknown): void {
   for (const { submission } of batch) submission.fail(error);
 }
 
-function describe(
-  pieces: readonly Piece[],
-  { waiting }: WriteResult,
-  milliseconds: number,
-): WrittenBatch {
+function describe(pieces: Batch, { waiting }: WriteResult, milliseconds: number): WrittenBatch {
   const left = new Set(waiting.map(({ index }) => index));
   const occurredAt: number[] = [];
   let place = 0;

@@ -22,7 +22,7 @@ import { OutageLog } from '../outageLog.ts';
 import type { WorkerHooks } from './hooks.ts';
 import { createProcessor, DeadLetterError } from './processor.ts';
 import { reportQueue } from '../queues/queueLog.ts';
-import { createWrite } from './writers/index.ts';
+import { createWrite, linesOfKind } from './writers/index.ts';
 
 export interface WorkersOptions {
   databaseUrl: string;
@@ -64,10 +64,11 @@ const lastLine = (message: string) => message.trim().split('\n').at(-1) ?? '';
 export async function startWorkers(options: WorkersOptions): Promise<Workers> {
   const { config, databaseUrl, queue, log } = options;
   const closer = new Closer(log);
-  const { prisma, run } = openDatabase(databaseUrl, {
+  const database = openDatabase(databaseUrl, {
     poolSize: config.ANNALS_DATABASE_POOL_SIZE,
     applicationName: 'annals worker',
   });
+  const { prisma } = database;
   closer.add('database', () => prisma.$disconnect());
 
   const writerIds = Array.from({ length: LANES }, () => randomUUID());
@@ -102,8 +103,8 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
     );
     for (const kind of EVENT_KINDS) {
       const logOfQueue = log.child({ queue: kind });
-      const database = new OutageLog(logOfQueue, `PostgreSQL at ${addressOf(databaseUrl)}`);
-      const writes = writerIds.map((writerId) => createWrite(run, kind, writerId));
+      const outages = new OutageLog(logOfQueue, `PostgreSQL at ${addressOf(databaseUrl)}`);
+      const writes = writerIds.map((writerId) => createWrite(database, kind, writerId));
       const writer = new BatchWriter({
         write: (batch, lane) => writes[lane]!(batch),
         maxRows: config.ANNALS_BATCH_MAX_ROWS,
@@ -116,7 +117,7 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
           options.hooks?.onBatch?.(kind, written);
         },
         onOutage: (error) =>
-          error === null ? database.back() : database.away(lastLine(serverMessage(error))),
+          error === null ? outages.back() : outages.away(lastLine(serverMessage(error))),
       });
       writers[kind] = writer;
 
@@ -128,6 +129,7 @@ export async function startWorkers(options: WorkersOptions): Promise<Workers> {
           concurrency: config.ANNALS_WORKER_CONCURRENCY,
           lockDuration: config.ANNALS_JOB_LOCK_MS,
           autorun: false,
+          linesOf: linesOfKind(kind),
         },
       );
       reportQueue(worker, queue, logOfQueue);

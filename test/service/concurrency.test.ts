@@ -10,9 +10,12 @@ import { createMemory, recordMemoryAccess } from '../../src/services/memories.ts
 import { recordStateTransition, upsertModuleState } from '../../src/services/moduleStates.ts';
 import { createSessionEvent, createSessionMetric } from '../../src/services/sessionEvents.ts';
 import { createSession, setParentSession } from '../../src/services/sessions.ts';
+import { encodeEvent } from '../../src/queues/eventEncoding.ts';
+import type { EventKind } from '../../src/queues/events.ts';
 import type { Batch } from '../../src/workers/batch.ts';
 import { createWrite } from '../../src/workers/writers/index.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+import { listOf } from '../support/events.ts';
 import { atOnce, createUserAndAgent, one } from './fixture.ts';
 
 const HERE = 'datname = current_database()';
@@ -47,12 +50,17 @@ afterAll(async () => {
   await db.drop();
 });
 
-const batchOf = (events: object[]): Batch => ({
-  events: JSON.stringify(events),
-  starts: [1],
-  rows: events.length,
-  jobs: JSON.stringify([{ ...NO_PRODUCER, events: events.length }]),
-});
+const batchOf = (kind: EventKind, events: object[]): Batch => [
+  {
+    events: listOf(
+      kind,
+      events.map((event) => encodeEvent(kind, event)),
+    ),
+    from: 0,
+    to: events.length,
+    producer: NO_PRODUCER,
+  },
+];
 
 const shuffled = <T>(items: T[]): T[] => items.toSorted(() => Math.random() - 0.5);
 
@@ -65,7 +73,8 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
   });
 
   await atOnce(CALLERS, async (caller) => {
-    const { prisma, run } = clients[caller]!;
+    const database = clients[caller]!;
+    const { prisma } = database;
     const writerId = randomUUID();
     for (let round = 0; round < ROUNDS; round++) {
       const n = `${caller}-${round}`;
@@ -91,7 +100,12 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
           }),
         () => recordMemoryAccess(prisma, { ...access, id, memoryId: 'm0' }),
         () => recordMemoryAccess(prisma, { ...access, memoryId: 'm0' }),
-        () => createWrite(run, 'memory-access', writerId)(batchOf(events.slice(0, 2))),
+        () =>
+          createWrite(
+            database,
+            'memory-access',
+            writerId,
+          )(batchOf('memory-access', events.slice(0, 2))),
         () =>
           updateAgentMetrics(prisma, {
             agentId: 'agent-id',
@@ -114,11 +128,12 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
           }).catch(onlyConflict),
         () =>
           createWrite(
-            run,
+            database,
             'metrics',
             writerId,
           )(
             batchOf(
+              'metrics',
               shuffled(SESSIONS).map((sessionId) => ({
                 id: randomUUID(),
                 occurredAt: new Date().toISOString(),
@@ -126,6 +141,24 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
                 sessionId,
                 metricType: 'm',
                 metricValue: 1,
+              })),
+            ),
+          ),
+        () =>
+          createWrite(
+            database,
+            'session-event',
+            writerId,
+          )(
+            batchOf(
+              'session-event',
+              shuffled(SESSIONS).map((sessionId) => ({
+                id: randomUUID(),
+                occurredAt: new Date().toISOString(),
+                sessionId: shuffled([sessionId, `name-${sessionId}`])[0],
+                eventType: 'written',
+                eventData: {},
+                sequence: -1,
               })),
             ),
           ),
@@ -169,10 +202,16 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
 
   const agent = await db.prisma.aI_Agent.findUniqueOrThrow({ where: { id: 'agent-id' } });
   expect(agent).toMatchObject({ totalSessions: calls, successRate: 0.5 });
-  const sequences = await db.sql('SELECT "sequence" FROM "SessionEvent" ORDER BY "sequence"');
+  const sequences = await db.sql(
+    'SELECT "sequence" FROM "SessionEvent" WHERE "sequence" > 0 ORDER BY "sequence"',
+  );
   expect(sequences.map(({ sequence }) => sequence)).toEqual(
     Array.from({ length: calls }, (_, n) => n + 1),
   );
+  const written = await db.sql(
+    `SELECT "sessionId" FROM "SessionEvent" WHERE "eventType" = 'written'`,
+  );
+  expect(written).toHaveLength(calls * SESSIONS.length);
   const parents = new Map(
     (await db.prisma.agentSession.findMany()).map((row) => [row.id, row.parentSessionId]),
   );

@@ -1,13 +1,16 @@
-import type { RunStatement } from '../../database/client.ts';
+import type { Database } from '../../database/client.ts';
 import { sqlState } from '../../database/faults.ts';
-import { LEDGER_END, LEDGER_END_OF_NEW } from '../../ledger/ledger.ts';
+import { LEDGER_END } from '../../ledger/ledger.ts';
+import type { Lines, LinesOf } from '../../queues/eventList.ts';
 import type { EventKind } from '../../queues/events.ts';
-import type { Batch } from '../batch.ts';
+import { eventsOf, jobsOf, rowsOf, startsOf, type Batch } from '../batch.ts';
+import { createCopy } from './copy.ts';
 import { memoryAccess } from './memoryAccess.ts';
 import { metrics } from './metrics.ts';
+import { linesOf } from './rows.ts';
 import { sessionEvent } from './sessionEvent.ts';
 import { transition } from './transition.ts';
-import { UNLESS_KNOWN, type Writer, type WriteResult } from './writer.ts';
+import type { Writer, WriteResult } from './writer.ts';
 
 export type { WriteResult } from './writer.ts';
 
@@ -19,24 +22,17 @@ const WRITERS: Readonly<Record<EventKind, Writer>> = {
   'session-event': sessionEvent,
 };
 
-/** What is run for a batch; its parameters are the events, and those of `LEDGER_END`. */
+/** What is run for any batch; its parameters are the events, and those of `LEDGER_END`. */
 export const statementOf = (kind: EventKind): string => WRITERS[kind].sql + LEDGER_END;
 
-/**
- * The same for a batch of which no event is a row yet, and none waits for its parent; with any other
- * it fails, and nothing is written. So it need not tell one event from another, for which PostgreSQL
- * takes a seventh less time and a tenth less of its log.
- */
-export const statementOfNew = (kind: EventKind): string => {
-  const { sql, ofNew = sql.replaceAll(UNLESS_KNOWN, '') } = WRITERS[kind];
-  return ofNew + LEDGER_END_OF_NEW;
-};
+/** The lines that a kind's new events are for COPY, which are best made when the events are read. */
+export const linesOfKind = (kind: EventKind): LinesOf => linesOf(WRITERS[kind].tables);
 
-/** What that fails with. */
-const NOT_NEW: ReadonlySet<string | undefined> = new Set([
-  '23502', // not_null_violation, by the ledger: an event waits
-  '23503', // foreign_key_violation: the same
+/** What `createCopy` fails with where a batch may be written all the same. */
+const NOT_COPIED: ReadonlySet<string | undefined> = new Set([
+  '23503', // foreign_key_violation: an event waits for its parent
   '23505', // unique_violation: an event is a row
+  '0A000', // feature_not_supported: COPY into a table with row-level security
 ]);
 
 /**
@@ -47,28 +43,46 @@ const NOT_NEW: ReadonlySet<string | undefined> = new Set([
 const TRUST_AFTER = 8;
 
 /**
- * Makes what writes a kind's batches of encoded events. Events are hardly ever delivered twice, and
+ * Makes what writes a kind's batches of events. Events are hardly ever delivered twice, and
  * mostly come after their parents, so a batch is first taken for new. Where it is not, it is written
  * as `Writer` says, and so are those after it, until enough were new after all.
  *
  * @param writerId - UUID for the ledger, of somebody who writes one batch of a kind at a time: a lane of this process
  */
-export function createWrite(run: RunStatement, kind: EventKind, writerId: string) {
-  const [ofNew, ofAny] = [statementOfNew(kind), statementOf(kind)];
+export function createWrite(
+  database: Pick<Database, 'run' | 'runTogether'>,
+  kind: EventKind,
+  writerId: string,
+) {
+  const any = statementOf(kind);
+  const copy = createCopy(database, kind, WRITERS[kind], writerId);
+  const toLines = linesOfKind(kind);
   let distrust = 0;
-  return async function write({ events, starts, jobs, rows }: Batch): Promise<WriteResult> {
-    const parameters = [jobs, writerId, kind, events];
-    if (distrust === 0) {
-      try {
-        await run(ofNew, parameters);
-        return { inserted: rows, waiting: [] };
-      } catch (error) {
-        if (!NOT_NEW.has(sqlState(error))) throw error;
-      }
+
+  async function isCopied(batch: Batch): Promise<boolean> {
+    const lines: Lines[] = [];
+    for (const { events, from, to } of batch) {
+      const ofJob = events.lines(from, to, toLines);
+      if (!ofJob) return false;
+      lines.push(ofJob);
     }
-    const [row] = await run<{ inserted: number; waiting: string }>(ofAny, [
-      ...parameters,
-      `{${starts.join(',')}}`,
+    try {
+      return await copy(batch, lines);
+    } catch (error) {
+      if (NOT_COPIED.has(sqlState(error))) return false;
+      throw error;
+    }
+  }
+
+  return async function write(batch: Batch): Promise<WriteResult> {
+    const rows = rowsOf(batch);
+    if (distrust === 0 && (await isCopied(batch))) return { inserted: rows, waiting: [] };
+    const [row] = await database.run<{ inserted: number; waiting: string }>(any, [
+      jobsOf(batch),
+      writerId,
+      kind,
+      eventsOf(batch),
+      `{${startsOf(batch).join(',')}}`,
     ]);
     if (!row) throw new Error('the statement returned nothing');
     const { inserted } = row;

@@ -1,8 +1,6 @@
-import { UNLESS_KNOWN, type Writer } from './writer.ts';
+import { UNLESS_KNOWN, type StoredEvent, type Writer } from './writer.ts';
 
-/** What is read of an event. */
-const FIELDS = `"id" uuid, "occurredAt" timestamp(3), "memoryId" text, "accessType" text,
-    "accessedBy" text, "accessorType" text, "context" text, "usefulness" float8`;
+type MemoryAccess = StoredEvent<'memory-access'>;
 
 /** Rows of MemoryAccess, and the counters of their memories (see `Writer` for the locking). */
 export const memoryAccess: Writer = {
@@ -13,7 +11,8 @@ export const memoryAccess: Writer = {
 WITH event AS MATERIALIZED (
   SELECT *
   FROM ROWS FROM (json_to_recordset($4::json) AS (
-    ${FIELDS}
+    "id" uuid, "occurredAt" timestamp(3), "memoryId" text, "accessType" text,
+    "accessedBy" text, "accessorType" text, "context" text, "usefulness" float8
   )) WITH ORDINALITY AS e ("id", "occurredAt", "memoryId", "accessType", "accessedBy",
     "accessorType", "context", "usefulness", "place")
 ), found AS MATERIALIZED (
@@ -47,34 +46,38 @@ WITH event AS MATERIALIZED (
   FROM event e LEFT JOIN parent p ON p."id" = e."memoryId" WHERE p."id" IS NULL
 )`,
 
-  // `counted` finds, locks and counts in one pass, where the statement above looks each memory up
-  // three times. It passes them in the order of `told`, which is that of their ids, for it can only
+  tables: [
+    {
+      name: 'MemoryAccess',
+      columns: [
+        'id',
+        'occurredAt',
+        'accessType',
+        'accessedBy',
+        'accessorType',
+        'context',
+        'usefulness',
+        'memoryId',
+      ],
+      row: (e: MemoryAccess, text) =>
+        `${e.id}\t${e.occurredAt}\t${text(e.accessType)}\t${text(e.accessedBy)}\t${text(e.accessorType)}\t${text(e.context)}\t${text(e.usefulness)}\t${text(e.memoryId)}`,
+    },
+  ],
+
+  // Finds, locks and counts in one pass, where the statement above looks each memory up three times.
+  // It passes them in the order of `told`, which is that of their ids, for it can only
   // be a nested loop over `told`: `= ANY` of one id can neither be hashed nor merged, and the
   // planner takes `told` for a single row (it assumes that two expressions, which here are always
-  // equal, are so in one of 200 groups), so that to begin with anything else costs more. The first
-  // insert waits for its end. What it does not find leaves the batch uncounted, and so refused.
-  ofNew: `
-WITH event AS MATERIALIZED (
-  SELECT * FROM json_to_recordset($4::json) AS e (
-    ${FIELDS}
-  )
-), told AS MATERIALIZED (
-  SELECT "memoryId", count(*)::int AS "accesses", max("occurredAt") AS "latest"
-  FROM event GROUP BY "memoryId" HAVING count(*) = count("memoryId")
-  ORDER BY "memoryId"
-), counted AS (
-  UPDATE "InteractionMemory" m
-  SET "accessCount" = m."accessCount" + t."accesses",
-    "lastAccessedAt" = greatest(m."lastAccessedAt", t."latest")
-  FROM told t WHERE m."id" = ANY (ARRAY[t."memoryId"])
-  RETURNING 1
-), inserted AS (
-  INSERT INTO "MemoryAccess" ("id", "occurredAt", "memoryId", "accessType", "accessedBy",
-    "accessorType", "context", "usefulness")
-  SELECT "id", "occurredAt", "memoryId", "accessType", "accessedBy", "accessorType", "context",
-    "usefulness"
-  FROM event WHERE (SELECT count(*) FROM counted) = (SELECT count(*) FROM told)
+  // equal, are so in one of 200 groups), so that to begin with anything else costs more.
+  count: `
+WITH told AS MATERIALIZED (
+  SELECT "id", max("events") AS "accesses", max("latest") AS "latest"
+  FROM json_to_recordset($1::json) AS t ("id" text, "events" int, "latest" timestamp(3))
+  GROUP BY "id" HAVING count(*) = count("id")
   ORDER BY "id"
-  RETURNING 1
-)`,
+)
+UPDATE "InteractionMemory" m
+SET "accessCount" = m."accessCount" + t."accesses",
+  "lastAccessedAt" = greatest(m."lastAccessedAt", t."latest")
+FROM told t WHERE m."id" = ANY (ARRAY[t."id"])`,
 };

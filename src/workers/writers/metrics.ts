@@ -1,9 +1,7 @@
-import { SESSION_BY_NAME } from './sessions.ts';
-import { UNLESS_KNOWN, type Writer } from './writer.ts';
+import { json } from './rows.ts';
+import { UNLESS_KNOWN, type StoredEvent, type Writer } from './writer.ts';
 
-/** What is read of an event. */
-const FIELDS = `"id" uuid, "occurredAt" timestamp(3), "scope" text, "sessionId" text, "agentId" text,
-    "metricType" text, "metricValue" float8, "timeframe" text, "metadata" json`;
+type Metric = StoredEvent<'metrics'>;
 
 /** Rows of SessionMetric and AgentMetric (see `Writer` for the locking). */
 export const metrics: Writer = {
@@ -14,7 +12,8 @@ export const metrics: Writer = {
 WITH event AS MATERIALIZED (
   SELECT *, coalesce("agentId", "sessionId") AS "name"
   FROM ROWS FROM (json_to_recordset($4::json) AS (
-    ${FIELDS}
+    "id" uuid, "occurredAt" timestamp(3), "scope" text, "sessionId" text, "agentId" text,
+    "metricType" text, "metricValue" float8, "timeframe" text, "metadata" json
   )) WITH ORDINALITY AS e ("id", "occurredAt", "scope", "sessionId", "agentId",
     "metricType", "metricValue", "timeframe", "metadata", "place")
 ), named AS MATERIALIZED (
@@ -73,36 +72,31 @@ WITH event AS MATERIALIZED (
   WHERE p."name" IS NULL
 )`,
 
-  // Sessions are looked up for their ids, and agents not at all: the foreign keys lock both as they
-  // check them, shared with all but whoever deletes one, and refuse what is not there.
-  ofNew: `
-WITH event AS MATERIALIZED (
-  SELECT * FROM json_to_recordset($4::json) AS e (
-    ${FIELDS}
-  )
-), named AS MATERIALIZED (
-  SELECT ARRAY(SELECT DISTINCT "sessionId" FROM event WHERE "scope" = 'session') AS "names"
-), session AS MATERIALIZED (
-  SELECT "id", "sessionId" FROM "AgentSession"
-  WHERE "id" = ANY ((SELECT "names" FROM named)::text[])
-    OR "sessionId" = ANY ((SELECT "names" FROM named)::text[])
-), ${SESSION_BY_NAME}, of_sessions AS (
-  INSERT INTO "SessionMetric" ("id", "occurredAt", "sessionId", "metricType", "metricValue",
-    "metadata")
-  SELECT e."id", e."occurredAt", p."id", e."metricType", e."metricValue", e."metadata"::jsonb
-  FROM event e JOIN parent p ON p."name" = e."sessionId"
-  WHERE e."scope" = 'session'
-  ORDER BY e."id"
-  RETURNING 1
-), of_agents AS (
-  INSERT INTO "AgentMetric" ("id", "occurredAt", "agentId", "metricType", "metricValue",
-    "timeframe", "metadata")
-  SELECT "id", "occurredAt", "agentId", "metricType", "metricValue", "timeframe",
-    "metadata"::jsonb
-  FROM event WHERE "scope" = 'agent'
-  ORDER BY "id"
-  RETURNING 1
-), inserted AS (
-  SELECT 1 FROM of_sessions UNION ALL SELECT 1 FROM of_agents
-)`,
+  tables: [
+    {
+      name: 'SessionMetric',
+      isOfSession: true,
+      columns: ['id', 'occurredAt', 'metricType', 'metricValue', 'metadata', 'sessionId'],
+      row: (e: Metric, text) =>
+        e.scope === 'session'
+          ? `${e.id}\t${e.occurredAt}\t${text(e.metricType)}\t${text(e.metricValue)}\t${json(e.metadata)}\t${text(e.sessionId)}`
+          : undefined,
+    },
+    {
+      name: 'AgentMetric',
+      columns: [
+        'id',
+        'occurredAt',
+        'metricType',
+        'metricValue',
+        'timeframe',
+        'metadata',
+        'agentId',
+      ],
+      row: (e: Metric, text) =>
+        e.scope === 'agent'
+          ? `${e.id}\t${e.occurredAt}\t${text(e.metricType)}\t${text(e.metricValue)}\t${text(e.timeframe)}\t${json(e.metadata)}\t${text(e.agentId)}`
+          : undefined,
+    },
+  ],
 };

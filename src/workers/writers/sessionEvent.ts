@@ -1,5 +1,8 @@
+import { json } from './rows.ts';
 import { SESSION_BY_NAME } from './sessions.ts';
-import { UNLESS_KNOWN, type Writer } from './writer.ts';
+import { UNLESS_KNOWN, type StoredEvent, type Writer } from './writer.ts';
+
+type SessionEvent = StoredEvent<'session-event'>;
 
 /** Rows of SessionEvent (see `Writer` for the locking). */
 export const sessionEvent: Writer = {
@@ -35,4 +38,14 @@ WITH event AS MATERIALIZED (
   SELECT e."place", 'sessionId' AS "field", e."sessionId" AS "reference"
   FROM event e LEFT JOIN parent p ON p."name" = e."sessionId" WHERE p."name" IS NULL
 )`,
+
+  tables: [
+    {
+      name: 'SessionEvent',
+      isOfSession: true,
+      columns: ['id', 'occurredAt', 'eventType', 'eventData', 'sequence', 'duration', 'sessionId'],
+      row: (e: SessionEvent, text) =>
+        `${e.id}\t${e.occurredAt}\t${text(e.eventType)}\t${json(e.eventData)}\t${text(e.sequence)}\t${text(e.duration)}\t${text(e.sessionId)}`,
+    },
+  ],
 };

@@ -12,3 +12,12 @@ export const SESSION_BY_NAME = `parent AS MATERIALIZED (
   ) n
   ORDER BY "name", "rank"
 )`;
+
+/** The same by itself: takes a JSON array of names, and returns the sessions that have one of them. */
+export const SESSIONS_BY_NAMES = `
+WITH named AS MATERIALIZED (
+  SELECT ARRAY(SELECT json_array_elements_text($1::json)) AS "names"
+)
+SELECT "id", "sessionId" FROM "AgentSession"
+WHERE "id" = ANY ((SELECT "names" FROM named)::text[])
+  OR "sessionId" = ANY ((SELECT "names" FROM named)::text[])`;

@@ -1,4 +1,7 @@
-import { UNLESS_KNOWN, type Writer } from './writer.ts';
+import { json } from './rows.ts';
+import { UNLESS_KNOWN, type StoredEvent, type Writer } from './writer.ts';
+
+type Transition = StoredEvent<'transition'>;
 
 /** Rows of StateTransition (see `Writer` for the locking). */
 export const transition: Writer = {
@@ -31,4 +34,22 @@ WITH event AS MATERIALIZED (
   SELECT e."place", 'stateId' AS "field", e."stateId" AS "reference"
   FROM event e LEFT JOIN parent p ON p."id" = e."stateId" WHERE p."id" IS NULL
 )`,
+
+  tables: [
+    {
+      name: 'StateTransition',
+      columns: [
+        'id',
+        'occurredAt',
+        'triggerType',
+        'triggerId',
+        'transitionData',
+        'previousValues',
+        'newValues',
+        'stateId',
+      ],
+      row: (e: Transition, text) =>
+        `${e.id}\t${e.occurredAt}\t${text(e.triggerType)}\t${text(e.triggerId)}\t${json(e.transitionData)}\t${json(e.previousValues)}\t${json(e.newValues)}\t${text(e.stateId)}`,
+    },
+  ],
 };

@@ -1,3 +1,11 @@
+import type { z } from 'zod';
+
+import type { EVENT_SCHEMAS, EventKind } from '../../queues/events.ts';
+import type { Table } from './rows.ts';
+
+/** An event as a job has it. */
+export type StoredEvent<Kind extends EventKind> = z.output<(typeof EVENT_SCHEMAS)[Kind]>;
+
 /** What one statement did with a batch. */
 export interface WriteResult {
   /** Rows that did not exist before; the rest of the batch was there already or waits. */
@@ -43,11 +51,11 @@ export const UNLESS_KNOWN = 'ON CONFLICT ("id") DO NOTHING';
  */
 export interface Writer {
   sql: string;
+  /** The tables of its rows, as a batch of new events is copied into them. */
+  tables: readonly Table[];
   /**
-   * The same for a batch of which no event is a row and none waits, where such a one can be written
-   * with less; it fails for any other. It has the parts `event` and `inserted`, and keeps to the
-   * rules above, except that parents which it does not change may be left to the foreign keys to
-   * lock: no writer waits for such a lock. Default: `sql` without `UNLESS_KNOWN`.
+   * What changes with new rows: takes of each parent, in a JSON array as `$1`, its id, how many rows there are of it,
+   * and when the latest occurred.
    */
-  ofNew?: string;
+  count?: string;
 }

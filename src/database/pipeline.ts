@@ -1,0 +1,74 @@
+import type pg from 'pg';
+
+/** A statement, and for a `COPY … FROM STDIN` what it reads. */
+export interface Step {
+  sql: string;
+  parameters?: readonly string[];
+  copy?: string;
+}
+
+/** What a connection of `pg` can do besides what its types tell. */
+interface Wire {
+  stream: { cork(): void; uncork(): void };
+  parse(statement: { text: string }): void;
+  bind(values: { values: readonly string[] }): void;
+  execute(portal: object): void;
+  sendCopyFromChunk(chunk: Buffer): void;
+  endCopyFrom(): void;
+  sync(): void;
+}
+
+/**
+ * Statements that are sent together and are one transaction, which costs one way there and back. Without
+ * a `BEGIN`, whatever comes before the `Sync` at the end is a transaction of its own: the server commits
+ * there, and only then says that it is ready again. Once a statement has failed it drops all that comes before the `Sync`,
+ * the data of a `COPY` included. (PostgreSQL, "Message Flow": extended query, pipelining, COPY operations.)
+ *
+ * For `Client.query` of `pg`, which hands it its connection and what the server answers; rows are dropped.
+ */
+export class Pipeline implements pg.Submittable {
+  readonly done: Promise<void>;
+  readonly #steps: readonly Step[];
+  #resolve!: () => void;
+  #reject!: (error: unknown) => void;
+
+  constructor(steps: readonly Step[]) {
+    this.#steps = steps;
+    this.done = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  submit(connection: pg.Connection): void {
+    const wire = connection as unknown as Wire;
+    wire.stream.cork();
+    for (const { sql, parameters = [], copy } of this.#steps) {
+      wire.parse({ text: sql });
+      wire.bind({ values: parameters });
+      wire.execute({});
+      if (copy === undefined) continue;
+      wire.sendCopyFromChunk(Buffer.from(copy));
+      wire.endCopyFrom();
+    }
+    wire.sync();
+    wire.stream.uncork();
+  }
+
+  /** After the commit, or after `handleError`, which then stands. */
+  handleReadyForQuery(): void {
+    this.#resolve();
+  }
+
+  /** Of the server, or of a connection that was lost. */
+  handleError(error: unknown): void {
+    this.#reject(error);
+  }
+
+  handleCommandComplete(): void {}
+  handleCopyInResponse(): void {}
+  handleDataRow(): void {}
+  handleEmptyQuery(): void {}
+  handlePortalSuspended(): void {}
+  handleRowDescription(): void {}
+}
