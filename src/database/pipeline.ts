@@ -1,21 +1,30 @@
+import type { Writable } from 'node:stream';
+
 import type pg from 'pg';
 
 /** A statement, and for a `COPY … FROM STDIN` what it reads. */
 export interface Step {
   sql: string;
   parameters?: readonly string[];
-  copy?: string;
+  copy?: readonly string[];
 }
 
 /** What a connection of `pg` can do besides what its types tell. */
 interface Wire {
-  stream: { cork(): void; uncork(): void };
+  stream: Pick<Writable, 'cork' | 'uncork' | 'write'>;
   parse(statement: { text: string }): void;
   bind(values: { values: readonly string[] }): void;
   execute(portal: object): void;
-  sendCopyFromChunk(chunk: Buffer): void;
   endCopyFrom(): void;
   sync(): void;
+}
+
+/** What stands before so many bytes of a `CopyData` message: its type and its length, which counts itself. */
+function copyDataHeader(bytes: number): Buffer {
+  const header = Buffer.allocUnsafe(5);
+  header.write('d', 'latin1');
+  header.writeInt32BE(bytes + 4, 1);
+  return header;
 }
 
 /**
@@ -48,7 +57,11 @@ export class Pipeline implements pg.Submittable {
       wire.bind({ values: parameters });
       wire.execute({});
       if (copy === undefined) continue;
-      wire.sendCopyFromChunk(Buffer.from(copy));
+      for (const text of copy) {
+        // As `sendCopyFromChunk` does, which would copy the text twice.
+        wire.stream.write(copyDataHeader(Buffer.byteLength(text)));
+        wire.stream.write(text);
+      }
       wire.endCopyFrom();
     }
     wire.sync();

@@ -6,8 +6,9 @@ import {
   type MetricValue,
 } from 'prom-client';
 
-import { EVENT_KINDS, type EventKind } from '../queues/catalogue.ts';
+import { EVENT_KINDS } from '../queues/catalogue.ts';
 import { DEAD_LETTER_CAUSES, type WorkerHooks } from '../workers/hooks.ts';
+import { ManyHistogram } from './manyHistogram.ts';
 
 /** What a process has measured, as it travels to the board. */
 export type MetricsSnapshot = MetricObjectWithValues<MetricValue<string>>[];
@@ -67,34 +68,24 @@ export function createWorkerMetrics(worker: string): WorkerMetrics {
   }
   const batch = histogram(METRIC.batch, 'Events in one write', BATCH_EVENTS);
   const write = histogram(METRIC.write, 'Seconds that a write took', WRITE_SECONDS);
-  const lag = histogram(
-    METRIC.lag,
-    'Seconds from occurrence to the commit that stored an event or found it stored',
-    LAG_SECONDS,
-  );
-
-  // Looking labels up costs as much as the rest of an observation, and lag is taken of each event.
-  const bound = new Map<EventKind, ReturnType<typeof bind>>();
-  const bind = (kind: EventKind) => ({
-    batch: batch.labels(kind),
-    write: write.labels(kind),
-    lag: lag.labels(kind),
+  const lag = new ManyHistogram({
+    name: METRIC.lag,
+    help: 'Seconds from occurrence to the commit that stored an event or found it stored',
+    buckets: LAG_SECONDS,
+    registry,
   });
-  const of = (kind: EventKind) => {
-    const known = bound.get(kind) ?? bind(kind);
-    bound.set(kind, known);
-    return known;
-  };
 
   return {
     hooks: {
       onBatch: (kind, { rows, milliseconds, occurredAt }) => {
-        const figures = of(kind);
-        figures.batch.observe(rows);
-        figures.write.observe(milliseconds / 1000);
+        batch.observe({ kind }, rows);
+        write.observe({ kind }, milliseconds / 1000);
         const now = Date.now();
         // An agent whose clock is ahead would have its events stored before they occur.
-        for (const time of occurredAt) figures.lag.observe(Math.max(0, now - time) / 1000);
+        lag.observe(
+          kind,
+          occurredAt.map((time) => Math.max(0, now - time) / 1000),
+        );
       },
       onDeadLetter: (kind, causes) => {
         for (const [cause, events] of Object.entries(causes)) {

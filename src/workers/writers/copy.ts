@@ -2,11 +2,17 @@ import type { Database, RunStatement } from '../../database/client.ts';
 import type { Step } from '../../database/pipeline.ts';
 import { LEDGER_OF_NEW } from '../../ledger/ledger.ts';
 import type { EventKind } from '../../queues/events.ts';
-import type { Lines } from '../../queues/eventList.ts';
+import type { Lines, TableLines } from '../../queues/eventList.ts';
 import { jobsOf, type Batch } from '../batch.ts';
-import { escape, lastOf, split, unescape, withLast } from './rows.ts';
+import { unescape, withParents } from './rows.ts';
 import { SESSIONS_BY_NAMES } from './sessions.ts';
 import type { Writer } from './writer.ts';
+
+/**
+ * How long COPY waits for another transaction that has inserted one of the events, or is deleting a parent.
+ * PostgreSQL looks for a deadlock after a second, unless told otherwise.
+ */
+const WAIT_AT_MOST = `SELECT set_config('lock_timeout', '100ms', true)`;
 
 /**
  * Makes what writes a batch of which no event is a row yet, and none waits for its parent: COPY, which
@@ -17,8 +23,9 @@ import type { Writer } from './writer.ts';
  *
  * 1. Parents that change, the memories of accesses, are changed in the order of their ids before the first row is
  *    copied. All others are left to the foreign keys to lock: no writer waits for such a lock.
- * 2. Lines are in the order of their ids. (Those of accesses need not be: two batches that have an event in
- *    common have its memory in common, and the second waits for that before it copies any.)
+ * 2. Lines are in no order, since to sort them costs as much as to read them did. Two batches that meet in the same events
+ *    in different orders would wait for each other; but one of accesses waits for their memories before it copies
+ *    any, and none waits for long for a row (`WAIT_AT_MOST`): it fails, and is then written as `Writer` says.
  * 3. COPY knows no `ON CONFLICT`: a row that is there already, or being written by another transaction that then
  *    commits, fails the batch. A parent that is not there fails it as well, by the foreign key.
  *    So what is counted, in memories and in the ledger, is what became a row.
@@ -39,16 +46,16 @@ export function createCopy(
   return async function copy(batch: Batch, lines: readonly Lines[]): Promise<boolean> {
     const steps: Step[] = [];
     if (count) steps.push({ sql: count, parameters: [JSON.stringify(tally(batch, lines))] });
-    for (const [n, { isOfSession }] of tables.entries()) {
-      const ofJobs = lines.flatMap((ofTables) => ofTables[n] || []);
-      if (ofJobs.length === 0) continue;
-      let copied = count ? ofJobs : ofJobs.flatMap(split).sort();
-      if (isOfSession) {
-        const named = await nameSessionsById(run, copied);
-        if (!named) return false;
-        copied = named;
+    steps.push({ sql: WAIT_AT_MOST });
+    for (const [n, { isOfSessions }] of tables.entries()) {
+      let copied = lines.flatMap((ofTables) => ofTables[n] as TableLines);
+      if (isOfSessions) {
+        const renamed = await nameSessionsById(run, copied);
+        if (!renamed) return false;
+        copied = renamed;
       }
-      steps.push({ sql: copies[n] as string, copy: `${copied.join('\n')}\n` });
+      const texts = copied.flatMap(({ text }) => text || []);
+      if (texts.length > 0) steps.push({ sql: copies[n] as string, copy: texts });
     }
     steps.push({ sql: LEDGER_OF_NEW, parameters: [jobsOf(batch), writerId, kind] });
     await runTogether(steps);
@@ -57,29 +64,34 @@ export function createCopy(
 }
 
 /** Puts the `id` of each line's session in place of the name that it has; undefined if one is unknown. */
-async function nameSessionsById(run: RunStatement, lines: string[]): Promise<string[] | undefined> {
-  const fields = [...new Set(lines.map(lastOf))];
-  const sessions = await run<{ id: string; sessionId: string }>(SESSIONS_BY_NAMES, [
-    JSON.stringify(fields.map(unescape)),
+async function nameSessionsById(
+  run: RunStatement,
+  lines: TableLines[],
+): Promise<TableLines[] | undefined> {
+  const names = new Set(lines.flatMap(({ sessions }) => [...sessions]));
+  if (names.size === 0) return lines;
+  const found = await run<{ id: string; sessionId: string }>(SESSIONS_BY_NAMES, [
+    JSON.stringify([...names]),
   ]);
   // Where one session's `sessionId` is another's `id`, the `id` wins.
   const ids = new Map([
-    ...sessions.map(({ id, sessionId }) => [escape(sessionId), escape(id)] as const),
-    ...sessions.map(({ id }) => [escape(id), escape(id)] as const),
+    ...found.map(({ id, sessionId }) => [sessionId, id] as const),
+    ...found.map(({ id }) => [id, id] as const),
   ]);
-  if (!fields.every((field) => ids.has(field))) return undefined;
-  if (fields.every((field) => ids.get(field) === field)) return lines;
-  return lines.map((line) => withLast(line, ids.get(lastOf(line)) as string));
+  for (const name of names) if (!ids.has(name)) return undefined;
+  return lines.map((ofJob) => {
+    const isNamedById = [...ofJob.sessions].every((name) => ids.get(name) === name);
+    return isNamedById ? ofJob : { ...ofJob, text: withParents(ofJob.text, ids) };
+  });
 }
 
 /** Of each parent: how many of the events are its, and when the latest of them occurred. */
 function tally(batch: Batch, lines: readonly Lines[]) {
   const parents = new Map<string, { events: number; latest: number }>();
   for (const [n, { events, from }] of batch.entries()) {
-    const text = lines[n]?.[0] as string;
-    for (let index = from, at = 0; at <= text.length; index++) {
-      const feed = text.indexOf('\n', at);
-      const end = feed < 0 ? text.length : feed;
+    const { text } = lines[n]?.[0] as TableLines;
+    for (let index = from, at = 0; at < text.length; index++) {
+      const end = text.indexOf('\n', at);
       const field = text.slice(text.lastIndexOf('\t', end) + 1, end);
       at = end + 1;
       const occurredAt = events.occurredAt(index);

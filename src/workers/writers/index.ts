@@ -32,6 +32,7 @@ export const linesOfKind = (kind: EventKind): LinesOf => linesOf(WRITERS[kind].t
 const NOT_COPIED: ReadonlySet<string | undefined> = new Set([
   '23503', // foreign_key_violation: an event waits for its parent
   '23505', // unique_violation: an event is a row
+  '55P03', // lock_not_available: somebody else is writing an event, or has its parent
   '0A000', // feature_not_supported: COPY into a table with row-level security
 ]);
 

@@ -60,7 +60,8 @@ WITH event AS MATERIALIZED (
         'memoryId',
       ],
       row: (e: MemoryAccess, text) =>
-        `${e.id}\t${e.occurredAt}\t${text(e.accessType)}\t${text(e.accessedBy)}\t${text(e.accessorType)}\t${text(e.context)}\t${text(e.usefulness)}\t${text(e.memoryId)}`,
+        `${e.id}\t${e.occurredAt}\t${text(e.accessType)}\t${text(e.accessedBy)}\t${text(e.accessorType)}\t${text(e.context)}\t${text(e.usefulness)}`,
+      parentOf: (e: MemoryAccess) => e.memoryId,
     },
   ],
 

@@ -2,6 +2,8 @@ import { json } from './rows.ts';
 import { UNLESS_KNOWN, type StoredEvent, type Writer } from './writer.ts';
 
 type Metric = StoredEvent<'metrics'>;
+type SessionMetric = Extract<Metric, { scope: 'session' }>;
+type AgentMetric = Extract<Metric, { scope: 'agent' }>;
 
 /** Rows of SessionMetric and AgentMetric (see `Writer` for the locking). */
 export const metrics: Writer = {
@@ -75,12 +77,11 @@ WITH event AS MATERIALIZED (
   tables: [
     {
       name: 'SessionMetric',
-      isOfSession: true,
+      isOfSessions: true,
       columns: ['id', 'occurredAt', 'metricType', 'metricValue', 'metadata', 'sessionId'],
-      row: (e: Metric, text) =>
-        e.scope === 'session'
-          ? `${e.id}\t${e.occurredAt}\t${text(e.metricType)}\t${text(e.metricValue)}\t${json(e.metadata)}\t${text(e.sessionId)}`
-          : undefined,
+      row: (e: SessionMetric, text) =>
+        `${e.id}\t${e.occurredAt}\t${text(e.metricType)}\t${text(e.metricValue)}\t${json(e.metadata)}`,
+      parentOf: (e: Metric) => (e.scope === 'session' ? e.sessionId : undefined),
     },
     {
       name: 'AgentMetric',
@@ -93,10 +94,9 @@ WITH event AS MATERIALIZED (
         'metadata',
         'agentId',
       ],
-      row: (e: Metric, text) =>
-        e.scope === 'agent'
-          ? `${e.id}\t${e.occurredAt}\t${text(e.metricType)}\t${text(e.metricValue)}\t${text(e.timeframe)}\t${json(e.metadata)}\t${text(e.agentId)}`
-          : undefined,
+      row: (e: AgentMetric, text) =>
+        `${e.id}\t${e.occurredAt}\t${text(e.metricType)}\t${text(e.metricValue)}\t${text(e.timeframe)}\t${json(e.metadata)}`,
+      parentOf: (e: Metric) => (e.scope === 'agent' ? e.agentId : undefined),
     },
   ],
 };

@@ -3,15 +3,17 @@ import type { LinesOf } from '../../queues/eventList.ts';
 /** A table, and how an event becomes a row of it. */
 export interface Table {
   name: string;
-  /** In the order of `row`. The first is the event's id, and the last one names its parent. */
+  /** In the order of `row`; then the parent's. */
   columns: readonly string[];
   /**
-   * The event as a line of COPY's text format, put together by `text` and `json`; undefined if it goes
-   * into another table. Written out, not made of a list of columns, which takes twice as long.
+   * The event as a line of COPY's text format, but for its parent, put together by `text` and `json`. Written out, not made of
+   * the list of columns, which takes twice as long.
    */
-  row: (event: never, text: FieldOf) => string | undefined;
-  /** Whether the last column is a session's, which events name by its `id` or its `sessionId`. */
-  isOfSession?: true;
+  row: (event: never, text: FieldOf) => string;
+  /** The parent's name; undefined if the event goes into another table. */
+  parentOf: (event: never) => string | undefined;
+  /** Whether parents are sessions, which events name by `id` or `sessionId`. */
+  isOfSessions?: true;
 }
 
 /** A field of a line: of a text, a number or nothing. */
@@ -30,7 +32,7 @@ const UNESCAPES = new Map(Object.entries(ESCAPES).map(([char, escape]) => [escap
 /** How COPY writes NULL. */
 const NULL = '\\N';
 
-export const escape = (value: string): string =>
+const escape = (value: string): string =>
   ESCAPED.test(value) ? value.replace(/[\\\n\r\t]/g, (char) => ESCAPES[char] as string) : value;
 
 export const unescape = (field: string): string =>
@@ -54,22 +56,26 @@ export function json(value: unknown): string {
 
 export const linesOf =
   (tables: readonly Table[]): LinesOf =>
-  (events, isClean) =>
-    tables.map(({ row }) => {
-      const text = isClean ? plainClean : plain;
-      const lines: string[] = [];
-      for (const event of events) {
-        const line = row(event as never, text);
-        if (line !== undefined) lines.push(line);
+  (events, isClean) => {
+    const text = isClean ? plainClean : plain;
+    return tables.map(({ row, parentOf, isOfSessions }) => {
+      const [lines, sessions]: [string[], Set<string>] = [[], new Set()];
+      for (const event of events as readonly never[]) {
+        const parent = parentOf(event);
+        if (parent === undefined) continue;
+        if (isOfSessions) sessions.add(parent);
+        lines.push(row(event, text), '\t', text(parent), '\n');
       }
-      return lines.join('\n');
+      return { text: lines.join(''), sessions };
     });
+  };
 
-export const split = (lines: string): string[] => (lines === '' ? [] : lines.split('\n'));
+/** The last field of a line. */
+const PARENT = /\t([^\t\n]*)\n/g;
 
-/** Where the last field of a line begins. */
-const lastAt = (line: string) => line.lastIndexOf('\t') + 1;
-
-export const lastOf = (line: string): string => line.slice(lastAt(line));
-
-export const withLast = (line: string, last: string): string => line.slice(0, lastAt(line)) + last;
+/** Puts other parents in place of those that the lines have. */
+export const withParents = (lines: string, parents: ReadonlyMap<string, string>): string =>
+  lines.replace(
+    PARENT,
+    (_, field: string) => `\t${escape(parents.get(unescape(field)) as string)}\n`,
+  );

@@ -42,10 +42,11 @@ WITH event AS MATERIALIZED (
   tables: [
     {
       name: 'SessionEvent',
-      isOfSession: true,
+      isOfSessions: true,
       columns: ['id', 'occurredAt', 'eventType', 'eventData', 'sequence', 'duration', 'sessionId'],
       row: (e: SessionEvent, text) =>
-        `${e.id}\t${e.occurredAt}\t${text(e.eventType)}\t${json(e.eventData)}\t${text(e.sequence)}\t${text(e.duration)}\t${text(e.sessionId)}`,
+        `${e.id}\t${e.occurredAt}\t${text(e.eventType)}\t${json(e.eventData)}\t${text(e.sequence)}\t${text(e.duration)}`,
+      parentOf: (e: SessionEvent) => e.sessionId,
     },
   ],
 };

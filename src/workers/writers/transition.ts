@@ -49,7 +49,8 @@ WITH event AS MATERIALIZED (
         'stateId',
       ],
       row: (e: Transition, text) =>
-        `${e.id}\t${e.occurredAt}\t${text(e.triggerType)}\t${text(e.triggerId)}\t${json(e.transitionData)}\t${json(e.previousValues)}\t${json(e.newValues)}\t${text(e.stateId)}`,
+        `${e.id}\t${e.occurredAt}\t${text(e.triggerType)}\t${text(e.triggerId)}\t${json(e.transitionData)}\t${json(e.previousValues)}\t${json(e.newValues)}`,
+      parentOf: (e: Transition) => e.stateId,
     },
   ],
 };
