@@ -79,10 +79,16 @@ export function openDatabase(databaseUrl: string, options: DatabaseOptions = {})
   };
   const runTogether = async (steps: readonly Step[]) => {
     const client = await pool.connect();
+    let isUsable = false;
     try {
       await client.query(new Pipeline(steps)).done;
+      isUsable = true;
+    } catch (error) {
+      // After any other error, such as FATAL, nobody answers on this connection again.
+      isUsable = (error as { severity?: unknown }).severity === 'ERROR';
+      throw error;
     } finally {
-      client.release();
+      client.release(!isUsable);
     }
   };
   return { prisma: new PrismaClient({ adapter }), run, runTogether };

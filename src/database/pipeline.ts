@@ -68,13 +68,18 @@ export class Pipeline implements pg.Submittable {
     wire.stream.uncork();
   }
 
-  /** After the commit, or after `handleError`, which then stands. */
+  /** What `pg` puts its `query_timeout` around. */
+  callback(): void {}
+
+  /** The transaction has committed. */
   handleReadyForQuery(): void {
+    this.callback();
     this.#resolve();
   }
 
   /** Of the server, or of a connection that was lost. */
   handleError(error: unknown): void {
+    this.callback();
     this.#reject(error);
   }
 

@@ -9,12 +9,12 @@ import { CLOSED_SUMS, SUM_OF } from './closed.ts';
 export const NO_PRODUCER: ProducerLedger = { id: NIL, accepted: 0, dropped: 0 };
 
 /**
- * How a writer's statement counts in the ledger what became of a batch, in the transaction that
+ * How a writer counts in the ledger what became of a batch, in the transaction that
  * writes it. Parameters: `$1` a JSON array that says of each job how many events it has and what its
  * producer counted; `$2` the writer; `$3` the kind.
  *
  * Why the counts are exact, whatever is killed and when: they commit with the rows or not at all,
- * so a row is counted by the statement that inserted it, and by no other. A batch that is written
+ * so a row is counted by the transaction that inserted it, and by no other. A batch that is written
  * again, since nobody heard of its commit, inserts nothing and counts duplicates. `accepted` and
  * `dropped` are the producer's own and only grow, so the greatest stands.
  *

@@ -103,8 +103,8 @@ const TAIL_LENGTH = 160;
 
 /**
  * Reads a job's text as `packEnvelope` or `jsonb` wrote it, if all of its events are right. Almost every
- * job is of that kind. No more is kept of the events than their JSON, as it stands in the text, and their
- * times: writing that JSON again would cost more than checking it did, and objects that outlive a write
+ * job is of that kind. No more is kept of the events than their JSON, as it stands in the text, their
+ * times, and the lines that they become: writing that JSON again would cost more than checking it did, and objects that outlive a write
  * cost the garbage collector more than reading them again costs the few who want them. Escapes are left
  * to `encodeEvent`, since U+0000 and lone surrogates are among them.
  *
@@ -159,7 +159,10 @@ function look(
   return { times, span: { from, to }, isExact: isExact(kind, list), lines };
 }
 
-/** The fields that hold JSON, as they stand in it. All other numbers are stored as JavaScript has them. */
+/**
+ * Of the fields that hold JSON, as they stand in it, one without which there is no other. All other numbers
+ * are stored as JavaScript has them.
+ */
 const JSON_FIELDS: Readonly<Record<EventKind, readonly string[]>> = {
   'memory-access': [],
   transition: ['"transitionData"'],
@@ -167,10 +170,16 @@ const JSON_FIELDS: Readonly<Record<EventKind, readonly string[]>> = {
   'session-event': ['"eventData"'],
 };
 
-/** A number of which JavaScript might not keep all digits: it keeps 15 at least. Or what looks like one, in a text. */
-const LONG_NUMBER = /[:,[]\s*(-?[\d.]{16,}(?:[eE][-+]?\d+)?)/g;
+/**
+ * A number of which JavaScript might not keep all digits: it keeps 15 at least, but less of the smallest. Or what looks like
+ * one, in a text.
+ */
+const LONG_NUMBER = /[:,[]\s*(-?(?:[\d.]{16,}(?:[eE][-+]?\d+)?|[\d.]+[eE]-\d{3,}))/g;
 
-/** Whether all numbers in JSON of some events are the same once JavaScript has read them. May say no where they are. */
+/**
+ * Whether all numbers in JSON of some events have the same value once JavaScript has read them. May say no where
+ * they have.
+ */
 function isExact(kind: EventKind, text: string): boolean {
   if (!JSON_FIELDS[kind].some((field) => text.includes(field))) return true;
   for (const [, number] of text.matchAll(LONG_NUMBER)) {

@@ -32,6 +32,7 @@ export const linesOfKind = (kind: EventKind): LinesOf => linesOf(WRITERS[kind].t
 const NOT_COPIED: ReadonlySet<string | undefined> = new Set([
   '23503', // foreign_key_violation: an event waits for its parent
   '23505', // unique_violation: an event is a row
+  '22012', // division_by_zero: COPY would not tell which events became rows
   '55P03', // lock_not_available: somebody else is writing an event, or has its parent
   '0A000', // feature_not_supported: COPY into a table with row-level security
 ]);
@@ -60,13 +61,18 @@ export function createWrite(
   const toLines = linesOfKind(kind);
   let distrust = 0;
 
-  async function isCopied(batch: Batch): Promise<boolean> {
-    const lines: Lines[] = [];
+  /** Undefined if those of a job would tell less than its JSON. */
+  function linesOfAll(batch: Batch): Lines[] | undefined {
+    const all: Lines[] = [];
     for (const { events, from, to } of batch) {
-      const ofJob = events.lines(from, to, toLines);
-      if (!ofJob) return false;
-      lines.push(ofJob);
+      const lines = events.lines(from, to, toLines);
+      if (!lines) return undefined;
+      all.push(lines);
     }
+    return all;
+  }
+
+  async function isCopied(batch: Batch, lines: readonly Lines[]): Promise<boolean> {
     try {
       return await copy(batch, lines);
     } catch (error) {
@@ -77,7 +83,11 @@ export function createWrite(
 
   return async function write(batch: Batch): Promise<WriteResult> {
     const rows = rowsOf(batch);
-    if (distrust === 0 && (await isCopied(batch))) return { inserted: rows, waiting: [] };
+    const lines = distrust === 0 ? linesOfAll(batch) : undefined;
+    if (lines) {
+      if (await isCopied(batch, lines)) return { inserted: rows, waiting: [] };
+      distrust = TRUST_AFTER + 1;
+    }
     const [row] = await database.run<{ inserted: number; waiting: string }>(any, [
       jobsOf(batch),
       writerId,

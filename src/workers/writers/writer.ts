@@ -21,11 +21,12 @@ export interface WriteResult {
   }[];
 }
 
-/** What an insert does with an event that is a row already; batches that have none go without it. */
+/** What an insert does with an event that is a row already. */
 export const UNLESS_KNOWN = 'ON CONFLICT ("id") DO NOTHING';
 
 /**
- * How a kind's batch becomes rows: one SQL statement, which is one transaction. It takes a JSON
+ * How a kind's events become rows. Any batch is written by one SQL statement, which is one transaction; one that is
+ * likely to be new, by COPY (see `createCopy`). The statement takes a JSON
  * array of checked events as `$4` and has the parts `event`, `inserted` and `waiting`; the end,
  * which is the same for all kinds, counts them in the ledger and returns what was done.
  *
@@ -51,11 +52,11 @@ export const UNLESS_KNOWN = 'ON CONFLICT ("id") DO NOTHING';
  */
 export interface Writer {
   sql: string;
-  /** The tables of its rows, as a batch of new events is copied into them. */
+  /** The tables of the kind's rows, as new events are copied into them. */
   tables: readonly Table[];
   /**
-   * What changes with new rows: takes of each parent, in a JSON array as `$1`, its id, how many rows there are of it,
-   * and when the latest occurred.
+   * A statement that counts new events in their parents, which it changes in the order of their ids. It takes a JSON array as
+   * `$1`: of each parent its id, how many events it has (`events`), and when the latest occurred (`latest`).
    */
   count?: string;
 }
