@@ -337,7 +337,7 @@ describe('statements that run together', () => {
       { sql: 'SELECT pg_terminate_backend(pg_backend_pid())' },
       copy('together-2'),
     ]);
-    await expect(failing).rejects.toThrow();
+    await expect(failing).rejects.toMatchObject({ code: '57P01' });
     expect(await users()).toEqual([]);
     await one.runTogether([copy('together-1')]);
     expect(await users()).toEqual(['together-1']);
