@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { parser } from '@prometheus-io/lezer-promql';
+import { Histogram, Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { parse } from 'yaml';
 
@@ -10,6 +11,7 @@ import { start } from '../src/backfill/runs.ts';
 import { transformOf } from '../src/backfill/transforms/index.ts';
 import { startBoard, type Board } from '../src/board/board.ts';
 import { createLogger } from '../src/logger.ts';
+import { ManyHistogram } from '../src/metrics/manyHistogram.ts';
 import { startReporter, type Reporter } from '../src/metrics/reports.ts';
 import { createWorkerMetrics } from '../src/metrics/workerMetrics.ts';
 import { recountSessions } from '../src/services/sessionCounts.ts';
@@ -221,4 +223,27 @@ describe('provisioning', () => {
       `./monitoring/grafana/dashboards:${path}:ro`,
     );
   });
+});
+
+it('lag is told as by the histogram of prom-client', async () => {
+  const buckets = [0.1, 1, 10];
+  const values = [0, 0.1, 0.11, 1, 9.5, 10, 11, 1e6];
+  const settings = { name: 'annals_test_seconds', help: 'Seconds', buckets };
+  const [own, theirs] = [new Registry(), new Registry()];
+  const many = new ManyHistogram({ ...settings, registry: own });
+  const histogram = new Histogram({ ...settings, labelNames: ['kind'], registers: [theirs] });
+  for (const kind of ['metrics', 'transition']) {
+    many.observe(kind, values);
+    many.observe(kind, values.slice(3));
+    for (const value of [...values, ...values.slice(3)]) histogram.observe({ kind }, value);
+  }
+  for (const registry of [own, theirs]) registry.setDefaultLabels({ worker: 'w' });
+  // Theirs has room for exemplars as well, which are not used.
+  const plain = async (registry: Registry) =>
+    JSON.parse(
+      JSON.stringify(await registry.getMetricsAsJSON(), (name, value: unknown) =>
+        name === 'exemplar' ? undefined : value,
+      ),
+    ) as unknown;
+  expect(await plain(own)).toEqual(await plain(theirs));
 });
