@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import pg from 'pg';
 import pino from 'pino';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 
 import { applyMigrations } from '../src/database/migrations.ts';
 import type { Producer } from '../src/producers/producer.ts';
@@ -142,6 +142,11 @@ class Bench {
     expect(performance.now() - backAt, 'milliseconds until rows come again').toBeLessThan(5000);
 
     await this.flush();
+    // Whoever looks at the queues here may have been cut off as well.
+    await vi.waitFor(
+      () => Promise.all(EVENT_KINDS.map((kind) => this.#queues[kind].count())),
+      5000,
+    );
     await drained(this.#queues);
     expect(await this.rows()).toBe(this.#emitted);
     const [memories] = await this.sql<{ n: number }>(
