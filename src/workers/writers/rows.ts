@@ -54,6 +54,7 @@ export function json(value: unknown): string {
   return text.includes('\\') ? text.replaceAll('\\', '\\\\') : text;
 }
 
+/** Makes what makes the lines of a kind's events, of the tables that these go into. */
 export const linesOf =
   (tables: readonly Table[]): LinesOf =>
   (events, isClean) => {

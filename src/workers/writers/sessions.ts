@@ -13,7 +13,7 @@ export const SESSION_BY_NAME = `parent AS MATERIALIZED (
   ORDER BY "name", "rank"
 )`;
 
-/** The same by itself: takes a JSON array of names, and returns the sessions that have one of them. */
+/** The sessions that have one of some names: a statement of its own, which takes the names as a JSON array. */
 export const SESSIONS_BY_NAMES = `
 WITH named AS MATERIALIZED (
   SELECT ARRAY(SELECT json_array_elements_text($1::json)) AS "names"
