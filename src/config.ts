@@ -171,7 +171,7 @@ export const SETTINGS = {
       .transform((text) => text === 'true'),
     'Whether the board only shows (`true`) or also retries and removes jobs (`false`).',
   ),
-  ANNALS_PACK_MAX_EVENTS: setting(integer(1, 10_000).default(500), 'Events in one job at most.'),
+  ANNALS_PACK_MAX_EVENTS: setting(integer(1, 10_000).default(4000), 'Events in one job at most.'),
   ANNALS_PACK_MAX_BYTES: setting(
     integer(KIB, 16 * MIB).default(MIB),
     'Bytes of JSON in one job at most; one larger event travels alone.',

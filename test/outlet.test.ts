@@ -41,9 +41,9 @@ it('leaves no connection to a PostgreSQL that is silent, however many calls wait
     () => {},
     () => {},
   );
-  const send = (kind: (typeof EVENT_KINDS)[number]) => outlet.send(kind, ['{}'], 200);
+  const send = (kind: (typeof EVENT_KINDS)[number]) => outlet.send(kind, '{}', 200);
   const [last, ...others] = EVENT_KINDS;
-  await Promise.all(others.map((kind) => outlet.send(kind, ['{}'], 10_000)));
+  await Promise.all(others.map((kind) => outlet.send(kind, '{}', 10_000)));
   isSilent = true;
   // Late calls take all connections, and the first call of the last queue waits for one.
   for (const kind of [...others, ...others, last!])

@@ -40,7 +40,7 @@ export class EventBuffer {
     this.#lanes = Object.fromEntries(
       EVENT_KINDS.map((kind) => [
         kind,
-        new Lane({ limits, deliver: (packs, signal) => delivery.deliver(kind, packs, signal) }),
+        new Lane({ limits, deliver: (pack, signal) => delivery.deliver(kind, pack, signal) }),
       ]),
     ) as Record<EventKind, Lane>;
   }

@@ -24,6 +24,9 @@ export interface DeliveryOptions {
 /** Milliseconds before a failed call is repeated; doubles from the first to the last. */
 export const RETRY_MS = { first: 100, last: 1000 };
 
+/** Events that the spool takes or refuses at once. */
+const SPOOL_PIECE = 500;
+
 /** Milliseconds that a call gets at most, whatever became of its events meanwhile. */
 export const SEND_TIMEOUT_MS = 10_000;
 
@@ -47,26 +50,25 @@ export class Delivery {
     this.#options = options;
   }
 
-  /** Takes packs off the array as they are delivered or spooled; returns when none is left. */
-  async deliver(kind: EventKind, packs: HeldEvent[][], signal: AbortSignal): Promise<void> {
+  /** Takes all events off the array when they are delivered or spooled, and returns. */
+  async deliver(kind: EventKind, pack: HeldEvent[], signal: AbortSignal): Promise<void> {
     const { onError, outlet, spoolAfterMs, tally } = this.#options;
     const deadline = performance.now() + spoolAfterMs;
     for (let retryMs = RETRY_MS.first; !signal.aborted;) {
-      while (this.isAway && packs[0] && this.spool(kind, packs[0])) packs.shift();
-      if (packs.length === 0) return;
+      if (this.isAway) this.#spoolAll(kind, pack);
+      if (pack.length === 0) return;
       try {
-        const ledger = tally.ledger(kind);
-        const envelopes = packs.map((pack) => packEnvelope(pack, ledger));
-        const call = outlet.send(kind, envelopes, SEND_TIMEOUT_MS);
+        const envelope = packEnvelope(pack, tally.ledger(kind));
+        const call = outlet.send(kind, envelope, SEND_TIMEOUT_MS);
         if (!this.isAway) {
           const remainingMs = Math.max(deadline - performance.now(), RETRY_MS.first);
-          await this.#orLate(kind, packs, call, remainingMs, signal);
-          if (packs.length === 0 || signal.aborted) return;
+          await this.#orLate(kind, pack, call, remainingMs, signal);
+          if (pack.length === 0 || signal.aborted) return;
         }
         const connection = await call;
         if (signal.aborted) return; // they are the spool's by now
         this.isAway = false;
-        this.#taken(kind, packs.splice(0).flat(), connection);
+        this.#taken(kind, pack.splice(0), connection);
       } catch (error) {
         onError(error);
         const leftMs = deadline - performance.now();
@@ -112,10 +114,17 @@ export class Delivery {
     return true;
   }
 
-  /** Waits for a call to settle; when it is late, the spool has the packs as long as it goes on. */
+  /** Has the spool take events off the array, as far as it has room. */
+  #spoolAll(kind: EventKind, pack: HeldEvent[], call?: Promise<number>): void {
+    while (pack.length > 0 && this.spool(kind, pack.slice(0, SPOOL_PIECE), call)) {
+      pack.splice(0, SPOOL_PIECE);
+    }
+  }
+
+  /** Waits for a call to settle; when it is late, the spool has the events as long as it goes on. */
   async #orLate(
     kind: EventKind,
-    packs: HeldEvent[][],
+    pack: HeldEvent[],
     call: Promise<number>,
     milliseconds: number,
     signal: AbortSignal,
@@ -129,11 +138,11 @@ export class Delivery {
     this.isAway = true;
     onError(new UnavailableError(`the queue did not answer within ${Math.round(milliseconds)} ms`));
     call.catch((error: unknown) => {
-      if (packs.length === 0 && !signal.aborted) onError(error); // nobody else waits for it
+      if (pack.length === 0 && !signal.aborted) onError(error); // nobody else waits for it
     });
     // In segments of their own, since a segment is sent whole.
     spool.seal();
-    while (packs[0] && this.spool(kind, packs[0], call)) packs.shift();
+    this.#spoolAll(kind, pack, call);
     spool.seal();
   }
 

@@ -84,12 +84,12 @@ export class Outlet {
   }
 
   /**
-   * Adds jobs, each the text of an envelope.
+   * Adds a job, the text of an envelope.
    *
-   * @returns the number of the connection that took them
-   * @throws if any of them may not be in the queue
+   * @returns the number of the connection that took it
+   * @throws if it may not be in the queue
    */
-  async send(kind: EventKind, envelopes: string[], timeoutMs: number): Promise<number> {
+  async send(kind: EventKind, envelope: string, timeoutMs: number): Promise<number> {
     let isGivenUp = false;
     const work = async () => {
       const queue = await this.#open(kind);
@@ -97,7 +97,7 @@ export class Outlet {
       if (isGivenUp || this.#isClosed)
         throw new UnavailableError('the queue was not found in time');
       const { connection } = this;
-      await queue.addBulk(envelopes.map((data) => ({ name: kind, data })));
+      await queue.addBulk([{ name: kind, data: envelope }]);
       return connection;
     };
     let giveUp!: (error: UnavailableError) => void;

@@ -8,13 +8,6 @@ export interface PackLimits {
   maxWaitMs: number;
 }
 
-/**
- * What one call to the queue takes at most, and so what a retry repeats. With 16 jobs calls were late on
- * a busy machine, and held up the event loop while they were packed (docs/performance.md); 4 are one
- * statement on PostgreSQL.
- */
-export const MAX_CALL = { jobs: 4, bytes: 4 * 1024 * 1024 };
-
 /** How many of the events from `first` on go into one job: at least one. */
 export function packLength(
   events: readonly { bytes: number }[],
@@ -30,15 +23,13 @@ export function packLength(
   return end - first;
 }
 
-/** Packs records of one kind: the calls to the queue, each of several envelopes, that bring them. */
-export function* packCalls(
+/** Packs records of one kind: the envelopes that bring them. */
+export function* packRecords(
   records: SpoolRecord[],
   producerId: string,
   limits: PackLimits,
-): Generator<string[]> {
+): Generator<string> {
   const sized = records.map((record) => ({ record, bytes: Buffer.byteLength(record.json) }));
-  let envelopes: string[] = [];
-  let bytes = 0;
   for (let first = 0; first < sized.length;) {
     const length = packLength(sized, first, limits);
     const events = records.slice(first, first + length);
@@ -47,14 +38,7 @@ export function* packCalls(
       accepted: Math.max(...events.map(({ accepted }) => accepted)),
       dropped: Math.max(...events.map(({ dropped }) => dropped)),
     };
-    const envelope = packEnvelope(events, ledger);
-    envelopes.push(envelope);
-    bytes += envelope.length;
+    yield packEnvelope(events, ledger);
     first += length;
-    if (envelopes.length === MAX_CALL.jobs || bytes >= MAX_CALL.bytes) {
-      yield envelopes;
-      [envelopes, bytes] = [[], 0];
-    }
   }
-  if (envelopes.length > 0) yield envelopes;
 }

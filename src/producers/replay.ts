@@ -2,7 +2,7 @@ import { SpoolError } from '../errors.ts';
 import { EVENT_KINDS } from '../queues/events.ts';
 import { RETRY_MS, SEND_TIMEOUT_MS, type Delivery } from './delivery.ts';
 import type { Outlet } from './outlet.ts';
-import { packCalls, type PackLimits } from './packing.ts';
+import { packRecords, type PackLimits } from './packing.ts';
 import type { SpoolRecord } from './spool/record.ts';
 import type { Segment } from './spool/segment.ts';
 import type { Spool } from './spool/spool.ts';
@@ -152,9 +152,9 @@ export class Replay {
     try {
       for (const kind of EVENT_KINDS) {
         const records = found.records.filter((record) => record.kind === kind);
-        for (const envelopes of packCalls(records, segment.producerId, limits)) {
+        for (const envelope of packRecords(records, segment.producerId, limits)) {
           if (this.#isStopped) return false;
-          segment.taken(await outlet.send(kind, envelopes, SEND_TIMEOUT_MS));
+          segment.taken(await outlet.send(kind, envelope, SEND_TIMEOUT_MS));
           delivery.isAway = false;
         }
       }

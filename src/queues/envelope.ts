@@ -8,6 +8,7 @@ import {
   MAX_EVENT_BYTES,
   timeOf,
   type EncodedEvent,
+  type RightEvent,
 } from './eventEncoding.ts';
 import type { EventKind } from './events.ts';
 import { NO_SPAN, rankOf } from './rank.ts';
@@ -82,6 +83,12 @@ const UUID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}';
 /** A count as JSON has it. */
 const COUNT = '(?:0|[1-9][0-9]*)';
 
+/**
+ * Events in a job at most, twice what a producer may be told to pack. Checking millions at once
+ * would keep the process from renewing the locks of all its jobs, and the job would never end.
+ */
+export const MAX_EVENTS = 20_000;
+
 /** How an envelope begins and ends as `packEnvelope` writes it, and as `jsonb` has it. */
 const WRITTEN = [
   {
@@ -97,6 +104,12 @@ const WRITTEN = [
     ),
   },
 ] as const;
+
+/** Where one event ends and the next begins, as `packEnvelope` writes it, and as `jsonb` has it; and perhaps elsewhere. */
+const BETWEEN = /\}, ?\{"id": ?"/;
+
+/** More than what `BETWEEN` takes from an event. */
+const BETWEEN_BYTES = 20;
 
 /** Longer than any tail. */
 const TAIL_LENGTH = 160;
@@ -115,7 +128,7 @@ export function openText(
   text: string,
   linesOf?: LinesOf,
 ): OpenedEnvelope | undefined {
-  if (Buffer.byteLength(text) > MAX_EVENT_BYTES || text.includes('\\u')) return undefined;
+  if (text.includes('\\u')) return undefined;
   const end = text.slice(-TAIL_LENGTH);
   for (const { head, tail } of WRITTEN) {
     const [begun, ended] = [head.exec(text), tail.exec(end)];
@@ -146,6 +159,7 @@ function look(
   } catch {
     return undefined;
   }
+  if (events.length > MAX_EVENTS) return undefined;
   const times: number[] = [];
   let { from, to } = NO_SPAN;
   for (const event of events) {
@@ -155,8 +169,23 @@ function look(
     if (rank < from) from = rank;
     if (rank > to) to = rank;
   }
+  if (!areSmall(list, events as RightEvent[])) return undefined;
   const lines = linesOf?.(events, !list.includes('\\'));
   return { times, span: { from, to }, isExact: isExact(kind, list), lines };
+}
+
+/** Whether no event of a JSON array has too many bytes. May say no where one has almost too many. */
+function areSmall(list: string, events: readonly RightEvent[]): boolean {
+  const isSmall = (json: string) =>
+    json.length * 3 + BETWEEN_BYTES <= MAX_EVENT_BYTES || // of UTF-16 code units, no more than 3 bytes each
+    Buffer.byteLength(json) + BETWEEN_BYTES <= MAX_EVENT_BYTES;
+  if (isSmall(list)) return true;
+  const pieces = list.split(BETWEEN);
+  const areEvents =
+    pieces.length === events.length &&
+    pieces.every((piece, n) => n === 0 || piece.startsWith((events[n] as RightEvent).id));
+  const texts = areEvents ? pieces : events.map((event) => JSON.stringify(event));
+  return texts.every(isSmall);
 }
 
 /**

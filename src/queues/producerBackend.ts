@@ -3,57 +3,43 @@ import pg from 'pg';
 
 import { SharedConnection } from './poolShare.ts';
 
-/**
- * Jobs in one statement at most. The server parses all of a statement's JSON before it adds any: 16
- * jobs of 500 events take half as much again of its time, each, as four do (docs/performance.md).
- */
-const MAX_JOBS = 4;
-
 type Entry = Parameters<PostgresQueueBackend['addJobs']>[0][number];
 
 /**
  * BullMQ's back end on PostgreSQL for producers. BullMQ adds many jobs by way of two temporary
  * tables, which each call makes and drops: that costs some 4 ms, bloats the catalog, and makes every
- * connection of the server forget what it had cached of it. Its function for a single job, called
- * for each of a few in one statement, does without. The order of the jobs is kept, since rows of
- * VALUES are evaluated one after the other; that all are added or none is not promised. It need not
- * be: a producer whose call failed sends all of them again, and an event that comes twice is one row.
+ * connection of the server forget what it had cached of it. Its function for a single job does
+ * without. That all of several are added or none is not promised. It need not
+ * be: a producer whose call failed sends it again, and an event that comes twice is one row.
  */
 class ProducerBackend extends PostgresQueueBackend {
   override async addJobs(entries: Entry[]): Promise<string[]> {
     if (!entries.every(isPlain)) return super.addJobs(entries);
     await this.connection.waitUntilReady();
     const ids: string[] = [];
-    for (let from = 0; from < entries.length; from += MAX_JOBS) {
-      ids.push(...(await this.#add(entries.slice(from, from + MAX_JOBS))));
-    }
+    for (const entry of entries) ids.push(await this.#add(entry));
     return ids;
   }
 
-  async #add(entries: Entry[]): Promise<string[]> {
-    const params: unknown[] = [this.queueName];
-    const place = (value: unknown) => `$${params.push(value)}`;
-    const calls = entries.map(({ job: { name, data, opts, timestamp }, jobId }) => {
-      const { priority = 0, delay = 0, attempts = 1 } = opts;
-      const own = [
-        jobId ?? '',
-        name,
-        data,
-        JSON.stringify(opts),
-        priority,
-        delay,
-        timestamp,
-        attempts,
-      ];
-      return `(add_job($1, ${own.map(place).join(', ')}, NULL, NULL, NULL, NULL, NULL, false))`;
-    });
-    const { rows } = await this.connection.pool.query<{ id: string }>(
-      `SELECT id FROM (VALUES ${calls.join(', ')}) AS added (id)`,
-      params,
-    );
-    return rows.map(({ id }) => id);
+  async #add({ job: { name, data, opts, timestamp }, jobId }: Entry): Promise<string> {
+    const { priority = 0, delay = 0, attempts = 1 } = opts;
+    const { rows } = await this.connection.pool.query<{ id: string }>(ADD, [
+      this.queueName,
+      jobId ?? '',
+      name,
+      data,
+      JSON.stringify(opts),
+      priority,
+      delay,
+      timestamp,
+      attempts,
+    ]);
+    return (rows[0] as { id: string }).id;
   }
 }
+
+const ADD =
+  'SELECT add_job($1, $2, $3, $4, $5, $6, $7, $8, $9, NULL, NULL, NULL, NULL, NULL, false) AS id';
 
 /** Whether a job is on its own, and goes to the end of its queue. */
 const isPlain = ({ job, parentKeyOpts }: Entry) =>

@@ -4,6 +4,7 @@ import { InvalidEventError, UnavailableError } from '../errors.ts';
 import type { EventJob, JobResult } from '../queues/backend.ts';
 import { QUEUES, type EventKind } from '../queues/catalogue.ts';
 import {
+  MAX_EVENTS,
   openEnvelope,
   type Envelope,
   type EventReason,
@@ -99,12 +100,6 @@ function remainderOf(events: EventList, index: number, verdict: Verdict): readon
       ];
   }
 }
-
-/**
- * Events in a job at most, twice what a producer may be told to pack. Checking millions at once
- * would keep the process from renewing the locks of all its jobs, and the job would never end.
- */
-const MAX_EVENTS = 20_000;
 
 function openOrFail(kind: EventKind, job: EventJob): OpenedEnvelope {
   const opened = openedOf(job);
