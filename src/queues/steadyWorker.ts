@@ -32,6 +32,11 @@ export class SteadyWorker<Data, Result> extends Worker<Data, Result> {
     return false;
   }
 
+  /** A job's data as it came. */
+  protected textOf(job: Job<Data, Result>): string {
+    return this.#texts.get(job) ?? '';
+  }
+
   /** BullMQ repeats a fetch that failed at once, which is a busy loop while it goes on failing. */
   protected override async moveToActive(
     ...args: Parameters<Worker<Data, Result>['moveToActive']>
@@ -83,7 +88,7 @@ export class SteadyWorker<Data, Result> extends Worker<Data, Result> {
     ...args: Parameters<Worker<Data, Result>['callProcessJob']>
   ): Promise<Result> {
     const [job] = args;
-    if (!this.takeText(job, this.#texts.get(job) ?? '')) {
+    if (!this.takeText(job, this.textOf(job))) {
       const { data, isAsStored, fault } = this.#read(job);
       if (!isAsStored) await job.updateData(data as Data);
       if (fault !== undefined) throw new UnrecoverableError(fault);
