@@ -118,6 +118,33 @@ describe('the JSON of the events, where the text of the job is at hand', () => {
     expect(openText('metrics', tooMany)?.producer).toBeUndefined();
   });
 
+  it('may have more bytes than an event, if none of its events has', () => {
+    const [metadata, nested] = ['€'.repeat(2000), [{ a: 1 }, { id: 'x' }]];
+    const job = (...all: object[]) =>
+      packEnvelope(all.map((event) => ({ json: JSON.stringify(event) })));
+    const many = Array.from({ length: 60 }, () => ({ ...events[0], metadata }));
+    const large = { ...events[0], metadata: '€'.repeat(100_000) };
+    expect(openText('metrics', job(...many))?.valid.length).toBe(60);
+    const spaced = many.map((event) => JSON.stringify(event).replace(':', ': ')).join(', ');
+    expect(openText('metrics', `{"v": 1, "events": [${spaced}]}`)?.valid.length).toBe(60);
+    expect(openText('metrics', job(...many, large))).toBeUndefined();
+    expect(openText('metrics', job(large, ...many))).toBeUndefined();
+    // What looks like the place between two events need not be one.
+    expect(
+      openText('metrics', job(...many, { ...events[0], metadata: nested }))?.valid.length,
+    ).toBe(61);
+    const { id, ...rest } = large;
+    expect(
+      openText('metrics', job({ ...events[0], metadata: nested }, { ...rest, id })),
+    ).toBeUndefined();
+  });
+
+  it('has no more events than a worker checks at once', () => {
+    const one = { json: JSON.stringify(events[0]) };
+    expect(openText('metrics', packEnvelope(Array(20_000).fill(one)))?.valid.length).toBe(20_000);
+    expect(openText('metrics', packEnvelope(Array(20_001).fill(one)))).toBeUndefined();
+  });
+
   it('may be longer in our own words than an event may be', () => {
     const short = `{"v":1,"events":[${ours.replace(/\}$/, `,"metadata":[${Array.from({ length: 40_000 }, () => '1e20').join(',')}]}`)}]}`;
     const { valid } = openText('metrics', short)!;

@@ -1,5 +1,7 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import { Redis } from 'ioredis';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 
 import type { Producer } from '../src/producers/producer.ts';
 import type { QueueLocation } from '../src/queues/backend.ts';
@@ -208,6 +210,32 @@ describeBackends('emit to rows', (locate) => {
     expect(await failed?.getState()).toBe('failed');
     expect(failed?.data).toEqual(data);
     expect(failed?.failedReason).toMatch(/envelope|events/);
+  });
+
+  it('takes no more large jobs than it soon writes, and all of them in the end', async () => {
+    const before = await db.prisma.sessionEvent.count();
+    await db.prisma.$transaction(
+      async (tx) => {
+        await tx.$executeRaw`LOCK TABLE "SessionEvent" IN ACCESS EXCLUSIVE MODE`;
+        const eventData = 'x'.repeat(100_000);
+        for (let n = 0; n < 120; n++) {
+          producer.sessionEvent({
+            sessionId: 'session',
+            eventType: 'large',
+            eventData,
+            sequence: n,
+          });
+        }
+        await producer.flush(); // twelve jobs of a megabyte, or more that are smaller
+        await vi.waitUntil(async () => (await queues['session-event'].getActiveCount()) > 0);
+        await sleep(1000);
+        expect(await queues['session-event'].getActiveCount()).toBeLessThanOrEqual(5);
+        expect(await queues['session-event'].getWaitingCount()).toBeGreaterThanOrEqual(7);
+      },
+      { timeout: 30_000 },
+    );
+    await drained(queues);
+    expect(await db.prisma.sessionEvent.count()).toBe(before + 120);
   });
 
   it('keeps few finished jobs, and a short event stream', async () => {
