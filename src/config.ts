@@ -114,7 +114,7 @@ export const SETTINGS = {
   ),
   ANNALS_WORKER_CONCURRENCY: setting(
     integer(1, 1000).default(64),
-    'Jobs of one queue that a worker holds at once; the events of these are written together.',
+    'Jobs of one queue that a worker holds at once at most, fewer where they are large; the events of these are written together.',
   ),
   ANNALS_BATCH_MAX_ROWS: setting(integer(1, 20_000).default(5000), 'Events in one write at most.'),
   ANNALS_JOB_LOCK_MS: setting(
