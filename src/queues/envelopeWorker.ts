@@ -13,7 +13,7 @@ export const openedOf = (job: Job): OpenedEnvelope | undefined => opened.get(job
 
 /**
  * Bytes of JSON in jobs with which a worker takes no others until it has written some: what it does not get to is
- * left to other workers. Some 9,000 events of the demo's sizes: a full write that is being made, and the next.
+ * left to other workers. Two or three full jobs of our own: writes that are being made, and the next.
  */
 const ENOUGH_BYTES = 2 * 1024 * 1024;
 
@@ -22,22 +22,49 @@ export class EnvelopeWorker<Result> extends SteadyWorker<Envelope, Result> {
   /** Makes lines of events as they are read. Default: none are made. */
   linesOf: LinesOf | undefined;
   readonly #most = this.concurrency;
+  /** Of each job that is held, its bytes; or a third of them, of other scripts. */
+  readonly #held = new Map<Job<Envelope, Result>, number>();
   #heldBytes = 0;
 
-  /** Holds as many jobs as it was told to, or fewer that are large. */
+  /** BullMQ takes as many as it may before it has any of them processed, so they count from here on. */
+  protected override createJob(
+    ...args: Parameters<SteadyWorker<Envelope, Result>['createJob']>
+  ): Job<Envelope, Result> {
+    const job = super.createJob(...args);
+    const bytes = this.textOf(job).length;
+    this.#held.set(job, bytes);
+    this.#count(bytes);
+    return job;
+  }
+
   protected override async callProcessJob(
     ...args: Parameters<SteadyWorker<Envelope, Result>['callProcessJob']>
   ): Promise<Result> {
-    const bytes = this.textOf(args[0]).length; // or a third of them, of other scripts
-    this.#hold(bytes);
     try {
       return await super.callProcessJob(...args);
     } finally {
-      this.#hold(-bytes); // before BullMQ completes the job, and asks whether to take another with that
+      this.#letGo(args[0]); // before BullMQ completes it, and asks whether to take another with that
     }
   }
 
-  #hold(bytes: number): void {
+  /** Not all jobs that are taken get as far as to be processed. */
+  override async processJob(
+    ...args: Parameters<SteadyWorker<Envelope, Result>['processJob']>
+  ): ReturnType<SteadyWorker<Envelope, Result>['processJob']> {
+    try {
+      return await super.processJob(...args);
+    } finally {
+      this.#letGo(args[0]);
+    }
+  }
+
+  #letGo(job: Job<Envelope, Result>): void {
+    this.#count(-(this.#held.get(job) ?? 0));
+    this.#held.delete(job);
+  }
+
+  /** Holds as many jobs as it was told to, or fewer that are large. */
+  #count(bytes: number): void {
     this.#heldBytes += bytes;
     this.concurrency = this.#heldBytes < ENOUGH_BYTES ? this.#most : 1;
   }

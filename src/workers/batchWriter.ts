@@ -163,7 +163,7 @@ export class BatchWriter {
    * Writes a batch; where the database refuses it, halves it until the offender is alone, and where
    * it has no time for it, until it has. Each part is a transaction of its own, which is safe since an event's id makes it safe to repeat.
    * One offender among j jobs of n events costs at most 2·⌈log2(j)⌉ + 2·⌈log2(n)⌉ + 1 more
-   * statements: 27 in ten jobs of 500.
+   * statements: 25 in a job of 4,000.
    */
   async #write(batch: Pending[], lane: number): Promise<void> {
     try {
