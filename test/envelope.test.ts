@@ -133,9 +133,10 @@ describe('the JSON of the events, where the text of the job is at hand', () => {
     expect(
       openText('metrics', job(...many, { ...events[0], metadata: nested }))?.valid.length,
     ).toBe(61);
-    const { id, ...rest } = large;
+    const { id, ...rest } = events[0]!;
+    const halves = [{ a: 'x'.repeat(150_000) }, { id: 'x', b: 'x'.repeat(150_000) }];
     expect(
-      openText('metrics', job({ ...events[0], metadata: nested }, { ...rest, id })),
+      openText('metrics', job({ ...events[0], metadata: halves }, { ...rest, id })),
     ).toBeUndefined();
   });
 

@@ -212,7 +212,7 @@ describeBackends('emit to rows', (locate) => {
     expect(failed?.failedReason).toMatch(/envelope|events/);
   });
 
-  it('takes no more large jobs than it soon writes, and all of them in the end', async () => {
+  it('takes no more large jobs than it soon writes, all of them in the end, and then as many small ones as may be', async () => {
     const before = await db.prisma.sessionEvent.count();
     await db.prisma.$transaction(
       async (tx) => {
@@ -238,6 +238,28 @@ describeBackends('emit to rows', (locate) => {
     );
     await drained(queues);
     expect(await db.prisma.sessionEvent.count()).toBe(before + 120);
+
+    await db.prisma.$transaction(
+      async (tx) => {
+        await tx.$executeRaw`LOCK TABLE "SessionEvent" IN ACCESS EXCLUSIVE MODE`;
+        for (let n = 0; n < 12; n++) {
+          const eventData = 'small';
+          producer.sessionEvent({
+            sessionId: 'session',
+            eventType: eventData,
+            eventData,
+            sequence: n,
+          });
+          await producer.flush(); // a job of its own
+        }
+        await vi.waitUntil(
+          async () => (await queues['session-event'].getActiveCount()) === 12,
+          10_000,
+        );
+      },
+      { timeout: 30_000 },
+    );
+    await drained(queues);
   });
 
   it('keeps few finished jobs, and a short event stream', async () => {
