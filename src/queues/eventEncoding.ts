@@ -4,8 +4,9 @@ import { InvalidEventError } from '../errors.ts';
 import { toStorableJson } from '../json.ts';
 import { faultsOf } from './eventFaults.ts';
 import { EVENT_SCHEMAS, FITS, FITS_NEW, FITS_OWN, type EventKind } from './events.ts';
-import { newIdentity } from './identity.ts';
+import { newIdentity, timeText } from './identity.ts';
 import { rankOf, type Rank } from './rank.ts';
+import { WHOLE } from './wholeEvent.ts';
 
 /** Bytes of UTF-8 JSON that one event may take, its id and time included. */
 export const MAX_EVENT_BYTES = 256 * 1024;
@@ -47,7 +48,7 @@ export const encodeRight = (
   kind: EventKind,
   event: RightEvent,
   maxBytes = MAX_EVENT_BYTES,
-): EncodedEvent => encode(kind, event, event.id, timeOf(event.occurredAt), '', maxBytes);
+): EncodedEvent => encode(kind, event, event.id, timeOf(event.occurredAt), maxBytes);
 
 function encodeParsed(kind: EventKind, event: unknown): EncodedEvent {
   const parsed = EVENT_SCHEMAS[kind].safeParse(event);
@@ -64,7 +65,7 @@ function encodeParsed(kind: EventKind, event: unknown): EncodedEvent {
 export function encodeNewEvent(kind: EventKind, event: unknown): EncodedEvent | undefined {
   if (!isPlain(event) || !FITS_NEW[kind](event)) return undefined;
   const { id, at, occurredAt } = newIdentity();
-  return encode(kind, event, id, at, `"id":"${id}","occurredAt":"${occurredAt}",`);
+  return encode(kind, WHOLE[kind](event, id, occurredAt), id, at);
 }
 
 /**
@@ -78,10 +79,9 @@ export function encodeOwnEvent(
 ): EncodedEvent {
   const { id, occurredAt } = event;
   if (isPlain(event) && FITS_OWN[kind](event)) {
-    if (typeof occurredAt === 'string') return encode(kind, event, id, timeOf(occurredAt));
-    // A copy costs less than having `JSON.stringify` ask the `Date`, for which it leaves its fast path.
-    const copy = { ...event, occurredAt: occurredAt.toISOString() };
-    return encode(kind, copy, id, occurredAt.getTime());
+    const at = typeof occurredAt === 'string' ? timeOf(occurredAt) : occurredAt.getTime();
+    const time = typeof occurredAt === 'string' ? occurredAt : timeText(at);
+    return encode(kind, WHOLE[kind](event, id, time), id, at);
   }
   return encodeEvent(kind, { ...event, occurredAt: toIso(occurredAt) });
 }
@@ -136,24 +136,21 @@ function isPlain(event: unknown): event is Record<string, unknown> {
   return typeof (event as { toJSON?: unknown }).toJSON !== 'function';
 }
 
-/** @param head - members that come before the event's own, which are never none */
 function encode(
   kind: EventKind,
   event: object,
   id: string,
   occurredAt: number,
-  head = '',
   maxBytes = MAX_EVENT_BYTES,
 ): EncodedEvent {
-  const { json: text, replaced } = toStorableJson(event);
-  const bytes = head.length + Buffer.byteLength(text);
+  const { json, replaced } = toStorableJson(event);
+  const bytes = Buffer.byteLength(json);
   if (bytes > maxBytes) {
     throw new InvalidEventError(
       `${kind} event ${id} takes ${bytes} bytes as JSON, at most ${maxBytes} are allowed; keep large content elsewhere and refer to it`,
       { id },
     );
   }
-  const json = head ? `{${head}${text.slice(1)}` : text;
   return { id, occurredAt, json, bytes, replaced, rank: rankOf(kind, event) };
 }
 
