@@ -138,7 +138,7 @@ export class Lane {
     if (this.#ordered > 0 || packs < 2) return;
     const count = Math.min(packs, WINDOW_PACKS) * maxEvents;
     const oldest = this.#events.slice(this.#head, this.#head + count);
-    // Numbers sort many times as fast as objects: of a rank, which is below 2^32, and a place.
+    // Numbers sort many times as fast as objects: of a rank, which is below 2^31, and a place.
     const keys = Float64Array.from(oldest, ({ rank }, place) => rank * count + place).sort();
     for (const [n, key] of keys.entries()) {
       this.#events[this.#head + n] = oldest[key % count] as HeldEvent;

@@ -106,7 +106,7 @@ export function timeText(ms: number): string {
     minuteText = new Date(minute).toISOString().slice(0, -'00.000Z'.length);
   }
   const second = Math.trunc(inMinute / 1000);
-  return `${minuteText}${SECONDS[second]}${MILLISECONDS[inMinute - second * 1000]}`;
+  return [minuteText, SECONDS[second], MILLISECONDS[inMinute - second * 1000]].join('');
 }
 
 function startIds(ms: number): void {

@@ -1,7 +1,7 @@
 import type { EventKind } from './events.ts';
 
 /**
- * A place among all memories, from 0 to 2^32 - 1, the same in every process.
+ * A place among all memories, from 0 to 2^31 - 1, which takes no object of its own, the same in every process.
  *
  * An access changes a row, that of its memory, which others want to change as well. So producers that
  * have many accesses pack those of neighbouring ranks together, and a worker writes such jobs together:
@@ -26,7 +26,7 @@ function hash(text: string): Rank {
   for (let at = 0; at < text.length; at++) bits = Math.imul(bits ^ text.charCodeAt(at), 0x01000193);
   bits = Math.imul(bits ^ (bits >>> 16), 0x85ebca6b);
   bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);
-  return (bits ^ (bits >>> 16)) >>> 0;
+  return (bits ^ (bits >>> 16)) >>> 1;
 }
 
 /** The span of no events, which `widen` makes one of some. */
