@@ -40,14 +40,14 @@ export interface TurnOptions {
   since?: Date;
   /**
    * Events that the turn's processes store first, off the clock, and that are removed: what runs for
-   * weeks has its code compiled. Default: 20,000 for each worker process, but a tenth of the load
+   * weeks has its code compiled. Default: 100,000 for each worker process, but half of the load
    * at most.
    */
   warmUp?: number;
 }
 
-/** Events of a warm-up for each worker process. */
-const WARM_UP_EVENTS = 20_000;
+/** Events of a warm-up for each worker process: with fewer, code is still compiled while the clock runs. */
+const WARM_UP_EVENTS = 100_000;
 
 /**
  * Has a contestant store the load, or its part of it.
@@ -64,7 +64,7 @@ export async function takeTurn(
     workers: workerCount = 1,
     reset = resetTables,
     since,
-    warmUp = Math.min(WARM_UP_EVENTS * workerCount, Math.ceil(events / 10)),
+    warmUp = Math.min(WARM_UP_EVENTS * workerCount, Math.ceil(events / 2)),
   }: TurnOptions = {},
 ): Promise<Turn> {
   const contestant: Contestant = CONTESTANTS[name];
