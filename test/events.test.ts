@@ -190,6 +190,57 @@ it('an event of its own id and time is encoded, or refused, with a Date as with 
   );
 });
 
+it('an event is written with all of its members', () => {
+  const metric = { metricType: 'latency', metricValue: 0.5, metadata: { of: 'model' } };
+  const [session, agent] = EVENT_SCHEMAS.metrics.options;
+  const full = [
+    [
+      'memory-access',
+      EVENT_SCHEMAS['memory-access'],
+      {
+        memoryId: 'm',
+        accessType: 'read',
+        accessedBy: 'a',
+        accessorType: 'agent',
+        context: 'c',
+        usefulness: 1,
+      },
+    ],
+    [
+      'transition',
+      EVENT_SCHEMAS.transition,
+      {
+        stateId: 's',
+        triggerType: 'user_action',
+        triggerId: 't',
+        transitionData: [1],
+        previousValues: {},
+        newValues: 'v',
+      },
+    ],
+    ['metrics', session, { scope: 'session', sessionId: 's', ...metric }],
+    ['metrics', agent, { scope: 'agent', agentId: 'a', timeframe: 'daily', ...metric }],
+    [
+      'session-event',
+      EVENT_SCHEMAS['session-event'],
+      { sessionId: 's', eventType: 'e', eventData: 1, sequence: 2, duration: 3 },
+    ],
+  ] as const;
+  for (const [kind, { shape }, event] of full) {
+    const { id, occurredAt } = newIdentity();
+    expect(Object.keys({ ...event, id, occurredAt }).toSorted()).toEqual(
+      Object.keys(shape).toSorted(),
+    );
+    for (const { json } of [
+      encodeOwnEvent(kind, { ...event, id, occurredAt }),
+      encodeOwnEvent(kind, { ...event, id, occurredAt: new Date(occurredAt) }),
+    ]) {
+      expect(JSON.parse(json)).toEqual({ ...event, id, occurredAt });
+    }
+    expect(JSON.parse(encodeNewEvent(kind, event)!.json)).toMatchObject(event);
+  }
+});
+
 it('what is not written as JSON is not taken for a field', () => {
   const { sessionId, ...rest } = SAMPLES['session-event'](0);
   const hidden = Object.defineProperty({ ...rest }, 'sessionId', { value: sessionId });
@@ -231,11 +282,20 @@ it('what a library has given to every object is neither a field nor a fault', ()
   const right = encode({ ...rest, sessionId });
   try {
     give('toYaml', () => '');
+    give('duration', 5);
+    const { duration: _, ...brief } = { duration: 0, ...rest, sessionId };
+    for (const encoded of [
+      encodeNewEvent('session-event', brief),
+      encodeOwnEvent('session-event', { ...brief, id, occurredAt }),
+    ]) {
+      expect(encoded!.json).not.toContain('duration');
+    }
     expect(encode({ ...rest, sessionId })).toEqual(right);
     give('sessionId', sessionId);
     expect(encodeNewEvent('session-event', rest)).toBeUndefined();
   } finally {
     Reflect.deleteProperty(Object.prototype, 'toYaml');
+    Reflect.deleteProperty(Object.prototype, 'duration');
     Reflect.deleteProperty(Object.prototype, 'sessionId');
   }
 });

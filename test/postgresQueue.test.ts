@@ -81,7 +81,7 @@ function hold(
   return { worker, held, errors, completed };
 }
 
-it('takes many jobs at once in their order, and makes no temporary tables for it', async () => {
+it('takes jobs in their order, and makes no temporary tables for them', async () => {
   const added = await add(numbered(11));
   const queue = openQueue(location, kind);
   const waiting = await queue.getWaiting();
@@ -314,7 +314,7 @@ it('shares the connections of its queues within a process, and those of its work
     return worker;
   });
   const addTo = (queue: Queue<string>, jobs: number) =>
-    queue.addBulk(numbered(jobs).map((data) => ({ name: queue.name, data })));
+    Promise.all(numbered(jobs).map((data) => queue.add(queue.name, data)));
   const open = async () =>
     Object.fromEntries(
       (
@@ -367,7 +367,7 @@ it('goes on with another queue while the failures of one wait for rows that some
   another.on('error', (error) => stuck.errors.push(error.message));
   another.on('completed', () => completed++);
   const queue = openProducerQueue(location, 'transition');
-  await queue.addBulk(numbered(20).map((data) => ({ name: 'transition', data })));
+  await Promise.all(numbered(20).map((data) => queue.add('transition', data)));
   await expect.poll(() => completed, { timeout: 20_000 }).toBe(20);
   expect(await failed()).toEqual([{ count: 0 }]);
 

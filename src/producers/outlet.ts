@@ -97,6 +97,7 @@ export class Outlet {
       if (isGivenUp || this.#isClosed)
         throw new UnavailableError('the queue was not found in time');
       const { connection } = this;
+      // Not `addBulk`, which makes temporary tables in PostgreSQL for as few as one.
       await queue.add(kind, envelope);
       return connection;
     };

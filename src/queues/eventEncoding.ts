@@ -3,7 +3,7 @@ import type { z } from 'zod';
 import { InvalidEventError } from '../errors.ts';
 import { toStorableJson } from '../json.ts';
 import { faultsOf } from './eventFaults.ts';
-import { EVENT_SCHEMAS, FITS, FITS_NEW, FITS_OWN, type EventKind } from './events.ts';
+import { EVENT_SCHEMAS, FITS, FITS_NEW, FITS_OWN, ownMembers, type EventKind } from './events.ts';
 import { newIdentity, timeText } from './identity.ts';
 import { rankOf, type Rank } from './rank.ts';
 import { WHOLE } from './wholeEvent.ts';
@@ -63,9 +63,10 @@ function encodeParsed(kind: EventKind, event: unknown): EncodedEvent {
  * @throws {InvalidEventError} when it is too large
  */
 export function encodeNewEvent(kind: EventKind, event: unknown): EncodedEvent | undefined {
-  if (!isPlain(event) || !FITS_NEW[kind](event)) return undefined;
+  const own = isPlain(event) ? ownMembers(event) : undefined;
+  if (!own || !FITS_NEW[kind](own)) return undefined;
   const { id, at, occurredAt } = newIdentity();
-  return encode(kind, WHOLE[kind](event, id, occurredAt), id, at);
+  return encode(kind, WHOLE[kind](own, id, occurredAt), id, at);
 }
 
 /**
@@ -78,10 +79,11 @@ export function encodeOwnEvent(
   event: { id: string; occurredAt: string | Date },
 ): EncodedEvent {
   const { id, occurredAt } = event;
-  if (isPlain(event) && FITS_OWN[kind](event)) {
+  const own = isPlain(event) ? ownMembers(event) : undefined;
+  if (own && FITS_OWN[kind](own)) {
     const at = typeof occurredAt === 'string' ? timeOf(occurredAt) : occurredAt.getTime();
     const time = typeof occurredAt === 'string' ? occurredAt : timeText(at);
-    return encode(kind, WHOLE[kind](event, id, time), id, at);
+    return encode(kind, WHOLE[kind](own, id, time), id, at);
   }
   return encodeEvent(kind, { ...event, occurredAt: toIso(occurredAt) });
 }
@@ -119,7 +121,7 @@ function toIso(occurredAt: unknown): unknown {
  * nothing about it. (Characters that cannot be stored, and size, are not looked at.)
  */
 export const isRight = (kind: EventKind, event: unknown): event is RightEvent =>
-  isPlain(event) && FITS[kind](event);
+  isPlain(event) && FITS[kind](ownMembers(event));
 
 /** What is known of an event that is right. */
 export interface RightEvent {

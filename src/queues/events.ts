@@ -180,7 +180,7 @@ export const EVENT_KINDS = Object.keys(EVENT_SCHEMAS) as EventKind[];
 
 type Fits = (event: Readonly<Record<string, unknown>>) => boolean;
 
-/** Whether an event that has its id and time is right beyond doubt. */
+/** Whether an event that has its id and time is right beyond doubt, as its `ownMembers` tell. */
 export const FITS = fitsOf(identityFields);
 
 /** The same of one that has neither. */
@@ -211,7 +211,6 @@ function fitsOf(more: Fields): Readonly<Record<EventKind, Fits>> {
   };
 }
 
-/** Looks at the members that `JSON.stringify` writes, and at no others. */
 function fitsAll(fields: Fields): Fits {
   const known = new Map(
     Object.entries(fields).map(([name, { fits }]) => [
@@ -222,21 +221,22 @@ function fitsAll(fields: Fields): Fits {
   const required = [...known.values()].filter(({ isRequired }) => isRequired).length;
   return (event) => {
     let found = 0;
-    // Cheaper than a list of the keys, but for…in tells what is inherited as well.
-    const own = isExtended() ? { __proto__: null, ...event } : event;
-    for (const name in own) {
+    for (const name in event) {
       const member = known.get(name);
-      if (!member?.fits(own[name])) return false;
+      if (!member?.fits(event[name])) return false;
       if (member.isRequired) found++;
     }
     return found === required;
   };
 }
 
-/** Whether something in this process has given a member to every object, as some old libraries do. */
-function isExtended(): boolean {
-  for (const _ in Object.prototype) return true;
-  return false;
+/**
+ * The members of a plain object that `JSON.stringify` writes, for who reads them without asking whose they are: something in this process
+ * may have given a member to every object, as some old libraries do.
+ */
+export function ownMembers(event: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  for (const _ in Object.prototype) return { __proto__: null, ...event };
+  return event;
 }
 
 type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never;

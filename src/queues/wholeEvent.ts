@@ -10,6 +10,7 @@ type Whole<Kind extends EventKind> = (
 
 /**
  * Puts the members of a right event together with its id and time. What an event has not is undefined, and so not written.
+ * Members are read by their names: one that is hidden (not enumerable), and so was not checked, would be written. Workers check again.
  *
  * Written out for each kind, so that all events of it have one shape: to copy events of many shapes (`{ ...event }`) costs
  * as much as to write them. And the text is then one piece as soon as `JSON.stringify` has written it: of a
