@@ -202,14 +202,19 @@ describeBackends('a signal that cannot be read', (locate) => {
   });
 
   it('holds: a vacuum by another role, but of this table only', async () => {
-    const slowly = 'SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1;';
     const vacuum = async (table: string) => {
-      const end = await begin('somebody', slowly);
-      await end();
-      const client = clients.at(-1)!;
+      // As it connects: to cancel what made it slow might cancel the vacuum.
+      const options = '-c vacuum_cost_delay=100 -c vacuum_cost_limit=1';
+      const client = new pg.Client({ connectionString: db.url, options });
+      client.on('error', () => {});
+      await client.connect();
+      clients.push(client);
       const work = client.query(`VACUUM "${table}"`).catch(() => {});
+      // Of this table: the server has those of others as well.
+      const running = `SELECT FROM pg_stat_progress_vacuum
+        WHERE datname = current_database() AND relid = '"${table}"'::regclass`;
       await expect
-        .poll(async () => (await db.sql('SELECT FROM pg_stat_progress_vacuum')).length)
+        .poll(async () => (await db.sql(running)).length, { timeout: 10_000 })
         .toBeGreaterThan(0);
       return async () => {
         await db.sql(
