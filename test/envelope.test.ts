@@ -1,8 +1,7 @@
-import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { openEnvelope, openText, packEnvelope } from '../src/queues/envelope.ts';
-import { encodeEvent, timeOf } from '../src/queues/eventEncoding.ts';
+import { encodeEvent } from '../src/queues/eventEncoding.ts';
 import { encodedSample } from './support/events.ts';
 
 const open = (text: string) => openEnvelope('metrics', JSON.parse(text));
@@ -164,22 +163,4 @@ describe('the JSON of the events, where the text of the job is at hand', () => {
       expect(valid.occurredAt(index)).toBe(Date.parse(event.occurredAt));
     }
   });
-});
-
-it('tells the milliseconds of a time as Date does', () => {
-  const time = fc.date({
-    min: new Date('0001-01-01T00:00:00.000Z'),
-    max: new Date('9999-12-31T23:59:59.999Z'),
-    noInvalidDate: true,
-  });
-  fc.assert(
-    fc.property(fc.array(fc.tuple(time, fc.nat(120_000)), { minLength: 1 }), (times) => {
-      for (const [first, later] of times) {
-        for (const ms of [first.getTime(), first.getTime() + later]) {
-          const text = new Date(ms).toISOString();
-          if (text.length === 24) expect(timeOf(text)).toBe(ms); // the year 10,000 is longer
-        }
-      }
-    }),
-  );
 });

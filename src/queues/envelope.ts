@@ -6,10 +6,10 @@ import {
   encodeEvent,
   isRight,
   MAX_EVENT_BYTES,
-  timeOf,
   type EncodedEvent,
   type RightEvent,
 } from './eventEncoding.ts';
+import { timeOf } from './eventTime.ts';
 import type { EventKind } from './events.ts';
 import { NO_SPAN, rankOf } from './rank.ts';
 

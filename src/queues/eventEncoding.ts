@@ -4,7 +4,8 @@ import { InvalidEventError } from '../errors.ts';
 import { toStorableJson } from '../json.ts';
 import { faultsOf } from './eventFaults.ts';
 import { EVENT_SCHEMAS, FITS, FITS_NEW, FITS_OWN, ownMembers, type EventKind } from './events.ts';
-import { newIdentity, timeText } from './identity.ts';
+import { timeOf, timeText } from './eventTime.ts';
+import { newIdentity } from './identity.ts';
 import { rankOf, type Rank } from './rank.ts';
 import { WHOLE } from './wholeEvent.ts';
 
@@ -86,29 +87,6 @@ export function encodeOwnEvent(
     return encode(kind, WHOLE[kind](own, id, time), id, at);
   }
   return encodeEvent(kind, { ...event, occurredAt: toIso(occurredAt) });
-}
-
-/** The latest day of which `timeOf` was asked, as text and in milliseconds since 1970. */
-let day = '';
-let dayMs = 0;
-
-/** The number that two digits of a text are. */
-const pair = (text: string, at: number) =>
-  text.charCodeAt(at) * 10 + text.charCodeAt(at + 1) - 11 * DIGIT_0;
-const DIGIT_0 = 0x30;
-
-/**
- * Milliseconds since 1970 of a time that is written as `Date.toISOString` does. Parsing all of it costs
- * more than to check an event's texts, and most events are of the day of the one before.
- */
-export function timeOf(occurredAt: string): number {
-  const date = occurredAt.slice(0, 'YYYY-MM-DD'.length);
-  if (date !== day) {
-    day = date;
-    dayMs = Date.parse(`${date}T00:00:00.000Z`);
-  }
-  const seconds = (pair(occurredAt, 11) * 60 + pair(occurredAt, 14)) * 60 + pair(occurredAt, 17);
-  return dayMs + seconds * 1000 + pair(occurredAt, 20) * 10 + occurredAt.charCodeAt(22) - DIGIT_0;
 }
 
 function toIso(occurredAt: unknown): unknown {
